@@ -1,0 +1,86 @@
+"""Toys whose answers are known by hand: a linear generator, a feature that is one pixel, an edit that adds a constant.
+
+On ``image = A z + b`` a Jacobian is a slice of A, the best walk for "add a" is the least-squares solution of
+``A w = 1``, and holding a pixel means being orthogonal to one row of A.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from steerable.protocols import Knob, Latents, LatentSpace
+
+
+@dataclass(frozen=True)
+class LinearGenerator:
+    """``images = (matrix @ z + offset)`` reshaped; the matrix is (c*h*w, d)."""
+
+    matrix: Tensor
+    offset: Tensor
+    image_shape: tuple[int, int, int]
+    fingerprint: str = "00toy000"
+    name: str = "toy"
+
+    @cached_property
+    def spaces(self) -> dict[str, LatentSpace]:
+        return {"z": LatentSpace("z", (self.matrix.shape[1],), self.fingerprint, self.name)}
+
+    def sample(
+        self, n: int, *, seed: int, space: str = "z", labels: int | Sequence[int] | Tensor | None = None, psi: float = 1.0
+    ) -> Latents:
+        rows = [np.random.default_rng([seed, row]).standard_normal(self.matrix.shape[1]) for row in range(n)]
+        values = torch.tensor(np.array(rows).reshape(n, -1), dtype=torch.float32)
+        tags = None if labels is None else torch.as_tensor(labels).expand(n)
+        return Latents(psi * values, self.spaces[space], tags)
+
+    def to_space(self, latents: Latents, name: str) -> Latents:
+        return Latents(latents.values, self.spaces[name], latents.labels)
+
+    def __call__(self, latents: Latents) -> Tensor:
+        return (latents.values @ self.matrix.T + self.offset).unflatten(1, self.image_shape)
+
+
+def linear_generator(latent_size: int = 6, image_shape: tuple[int, int, int] = (3, 4, 4), *, seed: int = 0, scale: float = 0.2) -> LinearGenerator:
+    """A linear generator with a random full-rank matrix and no offset."""
+    matrix = np.random.default_rng(seed).standard_normal((prod(image_shape), latent_size)) * scale
+    return LinearGenerator(torch.tensor(matrix, dtype=torch.float32), torch.zeros(prod(image_shape)), image_shape)
+
+
+@dataclass(frozen=True)
+class OnePixel:
+    """The value of one pixel of one channel."""
+
+    row: int = 0
+    col: int = 0
+    channel: int = 0
+    unit: str = "levels"
+    metric: str = "l2"
+    differentiable: bool = True
+
+    @property
+    def name(self) -> str:
+        return f"pixel-{self.channel}-{self.row}-{self.col}"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return images[:, self.channel, self.row, self.col, None]
+
+
+@dataclass(frozen=True)
+class Brighten:
+    """Adds the amount to every pixel, of which all are known."""
+
+    knob: Knob = Knob("brighten", "levels", -0.5, 0.5)  # noqa: RUF009 - frozen
+
+    def __call__(self, images: Tensor, amounts: Tensor) -> tuple[Tensor, Tensor]:
+        return images + amounts[:, None, None, None], torch.ones_like(images[:, :1])
