@@ -1,0 +1,167 @@
+"""The DCGAN family: a chain of transposed convolutions, its sizes read from the weights.
+
+Depth, widths, channels, latent size, the size of the first map and the number of classes are inferred; nothing is
+assumed. Checkpoints in the layout of the PyTorch tutorial and its many relatives load as they are.
+
+Source: Radford, Metz & Chintala, "Unsupervised representation learning with deep convolutional generative
+adversarial networks", ICLR 2016.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from steerable.generators.module import ModuleGenerator, wrap
+
+BatchNormed = Sequence[bool]
+
+
+class DCGAN(nn.Module):
+    """z -> image: one 1 x 1 -> k x k layer, then doublings, batch norm and ReLU between them, tanh at the end.
+
+    Args:
+        widths: channels from the input to the image, e.g. (100, 512, 256, 128, 64, 3). With classes, the first one
+            counts latent and label embedding together.
+        first: side of the first map.
+        normed: whether a batch norm follows each layer but the last.
+        biased: whether each layer has a bias.
+        classes, embedding: a label is looked up in a (classes, embedding) table and appended to the latent.
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        *,
+        first: int = 4,
+        normed: Sequence[bool] | None = None,
+        biased: Sequence[bool] | None = None,
+        classes: int | None = None,
+        embedding: int = 0,
+    ) -> None:
+        super().__init__()
+        last = len(widths) - 2
+        layers: list[nn.Module] = []
+        for i, (wide, narrow) in enumerate(zip(widths, widths[1:], strict=False)):
+            size, stride, padding = (first, 1, 0) if i == 0 else (4, 2, 1)
+            layers.append(nn.ConvTranspose2d(wide, narrow, size, stride, padding, bias=biased[i] if biased else False))
+            if i < last:
+                layers.append(nn.BatchNorm2d(narrow) if normed is None or normed[i] else nn.Identity())
+                layers.append(nn.ReLU())
+        self.main = nn.Sequential(*layers, nn.Tanh())
+        self.embedding = nn.Embedding(classes, embedding) if classes else None
+        self.latent_size = widths[0] - (embedding if classes else 0)
+        self.classes = classes
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        if self.embedding is not None:
+            z = torch.cat([z, self.embedding(labels)], dim=1)
+        return self.main(z[:, :, None, None])
+
+
+def from_state_dict(checkpoint: Mapping[str, Any], *, name: str = "dcgan") -> ModuleGenerator:
+    """A generator from the tensors of a checkpoint: a state dict, or a dict that holds one under any name.
+
+    Prefixes (``module.``, ``main.``, ``netG.``) do not matter; the order of the layers does, and it is taken from the
+    numbers in the keys. Half-precision weights are computed in float32.
+
+    Raises:
+        ValueError: there is no chain of transposed convolutions in it, or one with kernels that do not double.
+    """
+    state = _find_state(checkpoint)
+    kernels, norms, biases, table = _chain(state)
+    widths = [kernels[0].shape[0], *(kernel.shape[1] for kernel in kernels)]
+    network = DCGAN(
+        widths,
+        first=kernels[0].shape[2],
+        normed=[norm is not None for norm in norms],
+        biased=[bias is not None for bias in biases],
+        classes=None if table is None else len(table),
+        embedding=0 if table is None else table.shape[1],
+    )
+    tensors: dict[str, Tensor] = {}
+    for i, (kernel, bias, norm) in enumerate(zip(kernels, biases, norms, strict=True)):
+        tensors[f"main.{3 * i}.weight"] = kernel
+        if bias is not None:
+            tensors[f"main.{3 * i}.bias"] = bias
+        tensors.update({f"main.{3 * i + 1}.{key}": value for key, value in (norm or {}).items()})
+    if table is not None:
+        tensors["embedding.weight"] = table
+    missing = [k for k in network.state_dict() if k not in tensors and not k.endswith("num_batches_tracked")]
+    if missing:
+        raise ValueError(f"{name} lacks {missing[0]} and {len(missing) - 1} other tensors of its DCGAN: the file is incomplete.")
+    network.load_state_dict({key: value.float() for key, value in tensors.items()}, strict=False)
+    return wrap(network, latent_size=network.latent_size, name=name, classes=network.classes, value_range=(-1, 1))
+
+
+def is_dcgan(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint holds the chain of transposed convolutions that ``from_state_dict`` reads."""
+    try:
+        _find_state(checkpoint)
+    except ValueError:
+        return False
+    return True
+
+
+def _find_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The one state dict in a checkpoint that is a generator's; an averaged copy ("ema") goes first."""
+    candidates = {"": checkpoint, **{k: v for k, v in checkpoint.items() if isinstance(v, Mapping)}}
+    states = {}
+    for key, value in candidates.items():
+        state = {k: v for k, v in value.items() if isinstance(v, Tensor)}
+        if state and _is_chain(_kernels(state)):
+            states[key] = state
+    if not states:
+        shapes = ", ".join(f"{k} {tuple(v.shape)}" for k, v in list(checkpoint.items())[:3] if isinstance(v, Tensor))
+        raise ValueError(f"no DCGAN generator in this checkpoint: it holds {shapes or ', '.join(map(str, list(checkpoint)[:5])) or 'nothing'}.")
+    averaged = [key for key in states if "ema" in key.lower()]
+    if len(states) > 1 and len(averaged) != 1:
+        raise ValueError(f"this checkpoint holds several generators ({', '.join(states)}): pass the one you mean.")
+    return states[averaged[0] if averaged else next(iter(states))]
+
+
+def _natural(key: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", key)]
+
+
+def _kernels(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k: state[k] for k in sorted(state, key=_natural) if k.endswith("weight") and state[k].ndim == 4}
+
+
+def _is_chain(kernels: Mapping[str, Tensor]) -> bool:
+    weights = list(kernels.values())
+    joined = all(a.shape[1] == b.shape[0] for a, b in zip(weights, weights[1:], strict=False))
+    return len(weights) >= 2 and joined and weights[-1].shape[1] in (1, 3)
+
+
+def _chain(state: Mapping[str, Tensor]) -> tuple[list[Tensor], list[dict[str, Tensor] | None], list[Tensor | None], Tensor | None]:
+    """Kernels, the batch norm after each, biases, and the label table if there is one."""
+    kernels = _kernels(state)
+    odd = {k: v for k, v in list(kernels.items())[1:] if tuple(v.shape[2:]) != (4, 4)}
+    if odd:
+        key, kernel = next(iter(odd.items()))
+        raise ValueError(f"{key} is {kernel.shape[2]} x {kernel.shape[3]}; DCGAN layers after the first are 4 x 4. Build the module and wrap() it.")
+    order = sorted(state, key=_natural)
+    starts = [order.index(k) for k in kernels]
+    norms: list[dict[str, Tensor] | None] = []
+    for key, following in zip(kernels, [*list(kernels)[1:], None], strict=True):
+        end = len(order) if following is None else min(order.index(k) for k in order if _owner(k) == _owner(following))
+        between = order[max(i for i, k in enumerate(order) if _owner(k) == _owner(key)) + 1 : end]
+        owner = next((_owner(k) for k in between if k.endswith("running_mean")), None)
+        norms.append(None if owner is None else {k.rsplit(".", 1)[1]: state[k] for k in between if _owner(k) == owner and "num_batches" not in k})
+    assert len(starts) == len(norms)
+    if norms[-1] is not None:
+        raise ValueError("this checkpoint has a batch norm after its last layer, which no DCGAN has. Build the module and wrap() it.")
+    biases = [state.get(f"{_owner(k)}.bias") for k in kernels]
+    tables = [v for k, v in state.items() if v.ndim == 2 and k.endswith("weight")]
+    if len(tables) > 1:
+        raise ValueError(f"this checkpoint has {len(tables)} label tables; one was expected. Build the module and wrap() it.")
+    return list(kernels.values()), norms, biases, tables[0] if tables else None
+
+
+def _owner(key: str) -> str:
+    return key.rpartition(".")[0]

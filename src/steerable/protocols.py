@@ -1,0 +1,201 @@
+"""The nouns of the project: what a generator, a feature, an edit and a control are. Read this first.
+
+Images are float32 ``(n, c, h, w)`` in [-1, 1]; ``n`` is always there and always first. Data moves one way,
+
+    sample -> generate -> measure -> fit -> steer -> evaluate
+
+and everything else in the package is an implementation of one of the four protocols below, a function that
+fits one, or a function that summarises what one did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Images = Float[Tensor, "n c h w"]
+Values = Float[Tensor, "n m"]
+Amounts = Float[Tensor, "n k"]
+Mask = Float[Tensor, "n 1 h w"] | Bool[Tensor, "n 1 h w"]
+Labels = Int[Tensor, " n"]
+Metric = Literal["l1", "l2", "cosine"]
+
+
+@dataclass(frozen=True)
+class LatentSpace:
+    """Where a latent lives: which space of which generator.
+
+    Two spaces are the same when name, shape and weights agree; the generator's name is only there to be read.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    fingerprint: str
+    generator: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.owner}"
+
+    @property
+    def owner(self) -> str:
+        """The generator in words: ``faces64 (3f9c…)``."""
+        return f"{self.generator or 'a generator'} ({self.fingerprint[:4]}…)"
+
+
+@dataclass(frozen=True)
+class Latents:
+    """A batch of points that knows where it lives.
+
+    Attributes:
+        values: ``(n, *space.shape)``.
+        space: the space of the generator that they drive.
+        labels: ``(n,)`` class indices for class-conditional generators; they travel with the latents.
+
+    Raises:
+        ValueError: the values have another shape than the space, or there is not one label a latent.
+    """
+
+    values: Tensor
+    space: LatentSpace
+    labels: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        expected = self.space.shape
+        if tuple(self.values.shape[1:]) != expected or self.values.ndim == 0:
+            hint = " Add the batch dimension: values[None]." if tuple(self.values.shape) == expected else ""
+            raise ValueError(f"latents in {self.space} are (n, {', '.join(map(str, expected))}), got {tuple(self.values.shape)}.{hint}")
+        if self.labels is not None and self.labels.shape != (len(self.values),):
+            raise ValueError(f"one label a latent: expected ({len(self.values)},), got {tuple(self.labels.shape)}.")
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, rows: slice | Sequence[int] | Tensor) -> Latents:
+        """The latents of some rows, as a batch again: ``latents[3:4]``, not ``latents[3]``."""
+        if isinstance(rows, int):
+            raise TypeError(f"a batch keeps its first dimension: latents[{rows}:{rows + 1}] instead of latents[{rows}].")
+        labels = None if self.labels is None else self.labels[rows]
+        return replace(self, values=self.values[rows], labels=labels)
+
+    def at(self, values: Tensor) -> Latents:
+        """Other points of the same space, with the same labels."""
+        return replace(self, values=values)
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One number that a person turns.
+
+    Attributes:
+        name: what there is more of when the amount grows.
+        unit: of the amount, the same as of the measurement that calibrated it: ``deg``, ``image widths``.
+        low, high: the usable range, measured; beyond it the generator no longer follows.
+        neutral: the amount that changes nothing; None for a knob that sets a value ("yaw = 20 deg").
+        percentiles: ``((5, -14.2), (50, 0.3), ...)``, the attribute's percentiles over unsteered images.
+    """
+
+    name: str
+    unit: str
+    low: float
+    high: float
+    neutral: float | None = 0.0
+    percentiles: tuple[tuple[float, float], ...] = ()
+
+    def value_at(self, percentile: float) -> float:
+        """The attribute's value at a percentile of unsteered images (linear between the stored ones)."""
+        ranks, values = self._population()
+        if not ranks[0] <= percentile <= ranks[-1]:
+            raise ValueError(f'{self.name} knows the percentiles {ranks[0]:g} to {ranks[-1]:g}, got p{percentile:g}.')
+        return _interpolate(percentile, ranks, values)
+
+    def percentile_of(self, value: float) -> float:
+        """Where a value of the attribute stands among unsteered images; the outermost percentile beyond them."""
+        ranks, values = self._population()
+        return _interpolate(value, values, ranks)
+
+    def _population(self) -> tuple[list[float], list[float]]:
+        if not self.percentiles:
+            raise ValueError(f'the knob "{self.name}" has no population percentiles: calibrate its control first.')
+        ranks, values = zip(*self.percentiles, strict=True)
+        return list(ranks), list(values)
+
+
+def _interpolate(x: float, xs: list[float], ys: list[float]) -> float:
+    x = min(max(x, xs[0]), xs[-1])
+    for x0, x1, y0, y1 in zip(xs, xs[1:], ys, ys[1:], strict=False):
+        if x <= x1:
+            return y0 if x1 == x0 else y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+    return ys[-1]
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """Latents -> images: differentiable, deterministic, rows independent of the batch."""
+
+    spaces: Mapping[str, LatentSpace]
+    image_shape: tuple[int, int, int]
+    fingerprint: str
+
+    def sample(
+        self, n: int, *, seed: int, space: str = "z", labels: int | Sequence[int] | Tensor | None = None, psi: float = 1.0
+    ) -> Latents:
+        """n latents; row i of a seed does not depend on n. ``psi`` pulls them towards the mean latent (1 = off)."""
+        ...
+
+    def to_space(self, latents: Latents, name: str) -> Latents:
+        """The same latents in a later space (z -> w -> w+)."""
+        ...
+
+    def __call__(self, latents: Latents) -> Images:
+        """``(n, c, h, w)`` in [-1, 1]."""
+        ...
+
+
+@runtime_checkable
+class Feature(Protocol):
+    """A measurement of an image: images -> ``(n, len(columns))``."""
+
+    name: str
+    columns: tuple[str, ...]
+    unit: str
+    metric: Metric
+    differentiable: bool
+
+    def __call__(self, images: Images) -> Values: ...
+
+
+@runtime_checkable
+class Edit(Protocol):
+    """A target change of the image itself, for self-supervision."""
+
+    knob: Knob
+
+    def __call__(self, images: Images, amounts: Float[Tensor, " n"]) -> tuple[Images, Mask]:
+        """The edited images and a mask ``(n, 1, h, w)``: 1 where the target is known. One amount an image."""
+        ...
+
+
+@runtime_checkable
+class Control(Protocol):
+    """How an image gets steered: latents and amounts -> latents."""
+
+    knobs: tuple[Knob, ...]
+    space: LatentSpace
+
+    def steer(self, latents: Latents, amounts: Amounts) -> Latents:
+        """Move each latent by its own amounts ``(n, k)``, in the knobs' units."""
+        ...
+
+
+def distance(metric: Metric, a: Values, b: Values) -> Float[Tensor, " n"]:
+    """How far two values are apart, row by row, in a feature's own metric."""
+    if metric == "l1":
+        return (a - b).abs().sum(1)
+    if metric == "l2":
+        return (a - b).norm(dim=1)
+    return 1 - torch.nn.functional.cosine_similarity(a, b)
