@@ -1,0 +1,46 @@
+# The two commands of the README are `make demo` and `make test`; both set up .venv themselves, once, and again when
+# pyproject.toml or constraints.txt change.
+PYTHON ?= python3
+PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint types format bench weights clean
+
+demo: .venv/.ready           ## steer a face generator end to end and write demo/report.html
+	.venv/bin/steer demo --out demo
+
+test: lint                   ## lint, then every test
+	.venv/bin/python -m pytest
+
+lint: .venv/.ready-dev       ## ruff: rules and format
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+
+types: .venv/.ready-dev      ## pyright over src
+	.venv/bin/basedpyright --level error
+
+format: .venv/.ready-dev     ## let ruff rewrite what it can
+	.venv/bin/ruff check --fix
+	.venv/bin/ruff format
+
+bench: .venv/.ready-dev      ## every benchmark, one after the other
+	@set -e; for script in benchmarks/*.py; do echo "$$script"; .venv/bin/python "$$script"; done
+
+weights: .venv/.ready-dev    ## make every shipped weight file again from the package it came from
+	@set -e; for script in tools/make_*.py; do echo "$$script"; .venv/bin/python "$$script"; done
+
+clean:                       ## remove what these commands made
+	rm -rf .venv demo build dist .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "steerable needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+
+.venv/.ready: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) -e .
+	@touch $@
+
+.venv/.ready-dev: .venv/.ready
+	$(PIP) -e ".[dev]"
+	@touch $@
