@@ -27,7 +27,7 @@ def test_a_finished_block_leaves_only_the_final_name(tmp_path):
 def test_a_broken_block_keeps_the_old_file_and_nothing_else(tmp_path, error):
     target = tmp_path / "a.txt"
     target.write_text("old")
-    with pytest.raises(type(error)), files.replacing(target) as temporary:  # noqa: PT012
+    with pytest.raises(type(error)), files.replacing(target) as temporary:
         temporary.write_text("ha")
         raise error
     assert target.read_text() == "old"

@@ -145,7 +145,7 @@ def test_random_numbers_come_from_a_generator_of_the_caller(path):
         if name == "seed" and owner in {"torch", "random", "np.random", "numpy.random"}:
             wrong.append(f"line {node.lineno}: {owner}.{name}")
         if owner == "torch" and (
-            name in DRAWS and "generator" not in {k.arg for k in node.keywords} or name in {"rand_like", "randn_like"}
+            (name in DRAWS and "generator" not in {k.arg for k in node.keywords}) or name in {"rand_like", "randn_like"}
         ):
             wrong.append(f"line {node.lineno}: {owner}.{name} without generator=")
     assert not wrong

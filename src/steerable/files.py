@@ -86,7 +86,7 @@ def sniff(path: str | os.PathLike[str]) -> str:
             file.seek(8)
             return _safetensors(file.read(length), length, size)
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    if start.startswith(b"<") and b"<html" in start or start.startswith(b"<!doctype html"):
+    if (start.startswith(b"<") and b"<html" in start) or start.startswith(b"<!doctype html"):
         return "an HTML page"
     return "text" if _is_text(head, whole=size <= len(head)) else "unknown data"
 
