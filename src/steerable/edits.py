@@ -1,0 +1,260 @@
+"""Edits: target changes of an image, from which walks are learned without labels.
+
+An edit takes images and one amount each and returns what the images should look like, and a mask of the pixels
+that it can know: the part that a shift moves in from outside the frame is unknown. An amount of 0 changes
+nothing. The signs, as seen on the screen:
+
+    brightness, red, green, blue   what is added to the [0, 1]-scaled colour; > 0 is lighter, redder, ...
+    contrast                       stops, log2 of the factor about the image's mean luminance; > 0 is harder
+    zoom                           log2 of the magnification about the centre; > 0 enlarges
+    shift-x, shift-y               in image widths and heights; > 0 moves to the right, down
+    rotate                         degrees about the centre; > 0 turns counter-clockwise
+
+Targets of colour edits may leave [-1, 1], as in the paper: a clipped target would teach clipping.
+``fitting.walks`` learns directions from edits; ``measured_edit`` reads an amount back from two images.
+
+Source: Jahanian, Chai & Isola, "On the 'steerability' of generative adversarial networks", ICLR 2020, A.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steerable import checks
+from steerable.protocols import Edit, Images, Knob, Mask
+
+LUMA = (0.299, 0.587, 0.114)
+KNOWN_ABOVE = 0.999  # a warped mask of ones is below this where a target pixel mixes in something from outside the frame
+BLUR = 13  # pixels; wide enough for the low-pass before a reduction to a quarter
+
+
+@dataclass(frozen=True)
+class ImageEdit:
+    """A knob and ``change(images, amounts) -> (targets, mask)``."""
+
+    knob: Knob
+    change: Callable[[Images, Tensor], tuple[Images, Mask]]
+
+    def __call__(self, images: Images, amounts: Float[Tensor, " n"]) -> tuple[Images, Mask]:
+        checks.images(images)
+        if amounts.shape != (len(images),):
+            raise ValueError(f'"{self.knob.name}" takes one amount an image: expected ({len(images)},), got {tuple(amounts.shape)}.')
+        return self.change(images, amounts.to(images))
+
+
+def edit(name: str) -> tuple[ImageEdit, ...]:
+    """The edits of that name: one, or the three that ``colour`` stands for (they are fitted jointly).
+
+    Raises:
+        ValueError: no such edit; the error has the nearest known name.
+    """
+    checks.known(name, EDIT_NAMES, "edit")
+    return tuple(EDITS[one] for one in GROUPS.get(name, (name,)))
+
+
+def as_edit(change: Callable[..., Any], knob: Knob) -> ImageEdit:
+    """An edit of the user's: ``change(images, amounts (n,))`` returns the targets, or the targets and a mask.
+
+    Example:
+        >>> gamma = as_edit(lambda x, a: x.add(1).div(2).pow(2 ** -a[:, None, None, None]) * 2 - 1, Knob("gamma", "stops", -1, 1))
+
+    Raises:
+        ValueError: the knob has no neutral amount; at the call: targets or mask of another shape than the images.
+    """
+    if knob.neutral is None:
+        raise ValueError(f'an edit shifts an image from where it is, so the knob "{knob.name}" needs a neutral amount: Knob(..., neutral=0.0).')
+
+    def checked(images: Images, amounts: Tensor) -> tuple[Images, Mask]:
+        result = change(images, amounts)
+        targets, mask = result if isinstance(result, tuple) else (result, torch.ones_like(images[:, :1]))
+        expected = (len(images), 1, *images.shape[2:])
+        if targets.shape != images.shape or tuple(mask.shape) != expected:
+            raise ValueError(
+                f'the edit "{knob.name}" must return targets {tuple(images.shape)} and, if any, a mask {expected}; '
+                f"got {tuple(targets.shape)} and {tuple(mask.shape)}."
+            )
+        return targets, mask.to(images)
+
+    return ImageEdit(knob, checked)
+
+
+def luminance(images: Images) -> Float[Tensor, "n 1 h w"]:
+    """Rec. 601 luma of colour images; the channels' mean of any other number of channels."""
+    if images.shape[1] != 3:
+        return images.mean(1, keepdim=True)
+    return (images * images.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
+
+
+# ------------------------------------------------------------------ colour
+
+
+def _all_known(images: Images) -> Mask:
+    return torch.ones_like(images[:, :1])
+
+
+def _brightness(images: Images, amounts: Tensor) -> tuple[Images, Mask]:
+    return images + 2 * amounts[:, None, None, None], _all_known(images)
+
+
+def _channel(index: int, name: str) -> Callable[[Images, Tensor], tuple[Images, Mask]]:
+    def change(images: Images, amounts: Tensor) -> tuple[Images, Mask]:
+        if images.shape[1] != 3:
+            raise ValueError(f'the edit "{name}" needs colour images (n, 3, h, w), got {tuple(images.shape)}. Use brightness.')
+        one = torch.zeros(3, 1, 1, dtype=images.dtype, device=images.device)
+        one[index] = 2
+        return images + amounts[:, None, None, None] * one, _all_known(images)
+
+    return change
+
+
+def _contrast(images: Images, amounts: Tensor) -> tuple[Images, Mask]:
+    middle = luminance(images).mean((2, 3), keepdim=True)
+    return middle + (images - middle) * torch.exp2(amounts)[:, None, None, None], _all_known(images)
+
+
+# ------------------------------------------------------------------ geometry
+
+
+def _warp(images: Images, matrix: Float[Tensor, "n 2 2"], offset: Float[Tensor, "n 2"]) -> tuple[Images, Mask]:
+    """x' = centre + matrix (x - centre) + offset, in pixels, x to the right and y down.
+
+    ``align_corners=True`` makes kornia's coordinates those of pixel centres, 0 to w - 1, so that these matrices are exact.
+    """
+    from kornia.geometry.transform import warp_affine
+
+    height, width = images.shape[2:]
+    centre = images.new_tensor([(width - 1) / 2, (height - 1) / 2])
+    moved = centre - (matrix @ centre[:, None])[:, :, 0] + offset
+    affine = torch.cat([matrix, moved[:, :, None]], 2)
+    with_ones = torch.cat([images, torch.ones_like(images[:, :1])], 1)
+    warped = warp_affine(with_ones, affine, (height, width), mode="bilinear", padding_mode="zeros", align_corners=True)
+    return warped[:, :-1], (warped[:, -1:] > KNOWN_ABOVE).to(images)
+
+
+def _identity(images: Images) -> Tensor:
+    return torch.eye(2, dtype=images.dtype, device=images.device).expand(len(images), 2, 2)
+
+
+def _zoom(images: Images, amounts: Tensor) -> tuple[Images, Mask]:
+    factor = torch.exp2(amounts)
+    sharp = _low_pass(images, 0.5 * (factor**-2 - 1).clamp(min=1e-6).sqrt())  # against aliasing where it reduces
+    return _warp(sharp, _identity(images) * factor[:, None, None], torch.zeros_like(images[:, 0, 0, :1]).expand(-1, 2))
+
+
+def _low_pass(images: Images, sigma: Float[Tensor, " n"]) -> Images:
+    from kornia.filters import gaussian_blur2d
+
+    return gaussian_blur2d(images, (BLUR, BLUR), sigma[:, None].expand(-1, 2), border_type="replicate")
+
+
+def _shift(axis: int) -> Callable[[Images, Tensor], tuple[Images, Mask]]:
+    def change(images: Images, amounts: Tensor) -> tuple[Images, Mask]:
+        offset = torch.zeros(len(images), 2, dtype=images.dtype, device=images.device)
+        offset[:, axis] = amounts * images.shape[3 - axis]
+        return _warp(images, _identity(images), offset)
+
+    return change
+
+
+def _rotate(images: Images, amounts: Tensor) -> tuple[Images, Mask]:
+    angle = torch.deg2rad(amounts)
+    cos, sin = angle.cos(), angle.sin()
+    matrix = torch.stack([torch.stack([cos, sin], 1), torch.stack([-sin, cos], 1)], 1)  # y points down
+    return _warp(images, matrix, torch.zeros_like(matrix[:, 0]))
+
+
+LEVELS = "of full scale"
+EDITS: dict[str, ImageEdit] = {
+    made.knob.name: made
+    for made in (
+        ImageEdit(Knob("brightness", LEVELS, -0.25, 0.25), _brightness),
+        ImageEdit(Knob("red", LEVELS, -0.25, 0.25), _channel(0, "red")),
+        ImageEdit(Knob("green", LEVELS, -0.25, 0.25), _channel(1, "green")),
+        ImageEdit(Knob("blue", LEVELS, -0.25, 0.25), _channel(2, "blue")),
+        ImageEdit(Knob("contrast", "stops", -1.0, 1.0), _contrast),
+        ImageEdit(Knob("zoom", "log2", -2.0, 2.0), _zoom),
+        ImageEdit(Knob("shift-x", "image widths", -0.5, 0.5), _shift(0)),
+        ImageEdit(Knob("shift-y", "image heights", -0.5, 0.5), _shift(1)),
+        ImageEdit(Knob("rotate", "deg", -45.0, 45.0), _rotate),
+    )
+}
+GROUPS = {"colour": ("red", "green", "blue")}
+EDIT_NAMES = (*EDITS, *GROUPS)
+
+
+# ------------------------------------------------------------------ reading an amount back
+
+
+def measured_edit(edit: Edit, before: Images, after: Images, *, low: float | None = None, high: float | None = None) -> Float[Tensor, " n"]:
+    """The amount whose edit of ``before`` comes nearest to ``after``, image by image, in the knob's unit.
+
+    Nearest is the masked squared error as a fraction of what varies in ``after`` under the same mask. It is searched on
+    a grid over the range, then on two finer ones, then by the parabola through the best three. On the first grid what
+    varies outside the mask counts as unexplained, so that an amount that leaves only background to compare gains nothing
+    by it. Where several amounts are equally near (a flat image), the smallest counts.
+
+    Args:
+        low, high: where to search; by default the knob's range and a quarter beyond. Nothing outside can be found.
+
+    Returns:
+        (n,), without gradients.
+    """
+    knob = edit.knob
+    neutral = knob.neutral or 0.0
+    low = neutral + 1.25 * (knob.low - neutral) if low is None else low
+    high = neutral + 1.25 * (knob.high - neutral) if high is None else high
+    step = (high - low) / 30
+    with torch.no_grad():
+        grid = torch.linspace(low, high, 31, dtype=before.dtype, device=before.device)
+        candidates = torch.cat([grid, grid.new_tensor([neutral])]).expand(len(before), -1)
+        around = torch.arange(-5, 6, dtype=before.dtype, device=before.device)
+        for hidden in (1.0, 0.0, 0.0):
+            errors = torch.stack([_misfit(edit, before, after, one, hidden) for one in candidates.unbind(1)], 1)
+            errors = errors + 1e-7 * ((candidates - neutral) / (high - low)) ** 2
+            best = candidates.gather(1, errors.argmin(1, keepdim=True))
+            if hidden == 0 and step <= (high - low) / 30 / 16:
+                break
+            step /= 4
+            candidates = (best + around * step).clamp(low, high)
+        nothing = torch.full_like(best[:, 0], neutral)
+        no_better = _misfit(edit, before, after, nothing, 0.0) <= errors.amin(1) + 1e-9
+        return nothing.where(no_better, _parabola(candidates, errors, step))
+
+
+def _misfit(edit: Edit, before: Images, after: Images, amounts: Tensor, hidden: float) -> Float[Tensor, " n"]:
+    targets, mask = edit(before, amounts)
+    mask = mask.to(before)
+    error = ((targets - after).square() * mask).mean(1).sum((1, 2)) / mask.sum((1, 2, 3)).clamp(min=1)
+    everything = _variation(after, torch.ones_like(mask))
+    unexplained = error / (_variation(after, mask) + 1e-3 * everything + 1e-8)
+    if hidden:
+        centred = (after - after.mean((2, 3), keepdim=True)).square().mean(1, keepdim=True)
+        unexplained = unexplained + hidden * (centred * (1 - mask)).mean((1, 2, 3)) / (everything + 1e-8)
+    return unexplained + 1e3 * (mask.sum((1, 2, 3)) < 1)
+
+
+def _variation(images: Images, mask: Mask) -> Float[Tensor, " n"]:
+    """The masked variance of the pixels, mean over the channels."""
+    weight = mask / mask.sum((2, 3), keepdim=True).clamp(min=1)
+    mean = (images * weight).sum((2, 3), keepdim=True)
+    return ((images - mean).square() * weight).sum((2, 3)).mean(1)
+
+
+def _parabola(candidates: Tensor, errors: Tensor, step: float) -> Float[Tensor, " n"]:
+    """The minimum of the parabola through the best candidate and its neighbours."""
+    place = errors.argmin(1, keepdim=True).clamp(1, errors.shape[1] - 2)
+    left, middle, right = (errors.gather(1, place + i)[:, 0] for i in (-1, 0, 1))
+    bend = left - 2 * middle + right
+    offset = (0.5 * (left - right) / bend).where(bend > 0, torch.zeros_like(bend)).clamp(-0.5, 0.5)
+    return candidates.gather(1, place)[:, 0] + offset * step
+
+
+def narrowed(edit: ImageEdit, low: float, high: float) -> ImageEdit:
+    """The same edit with another training range."""
+    return replace(edit, knob=replace(edit.knob, low=low, high=high))
