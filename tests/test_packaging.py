@@ -30,8 +30,9 @@ def test_the_wheel_holds_every_such_file_of_the_sources(wheel, project, pattern)
     assert expected <= names(wheel)
 
 
-def test_the_wheel_holds_the_default_generator(wheel):
-    assert any(re.fullmatch(r"steerable/weights/.*faces64.*\.safetensors", name) for name in names(wheel))
+@pytest.mark.parametrize("file", ["faces64.safetensors", "manifest.json"])
+def test_the_wheel_holds_the_default_generator_and_what_is_known_about_it(wheel, file):
+    assert f"steerable/weights/{file}" in names(wheel)
 
 
 def test_the_wheel_holds_nothing_but_the_package_and_its_metadata(wheel):
