@@ -47,7 +47,9 @@ class LinearGenerator:
         return (latents.values @ self.matrix.T + self.offset).unflatten(1, self.image_shape)
 
 
-def linear_generator(latent_size: int = 6, image_shape: tuple[int, int, int] = (3, 4, 4), *, seed: int = 0, scale: float = 0.2) -> LinearGenerator:
+def linear_generator(
+    latent_size: int = 6, image_shape: tuple[int, int, int] = (3, 4, 4), *, seed: int = 0, scale: float = 0.2
+) -> LinearGenerator:
     """A linear generator with a random full-rank matrix and no offset."""
     matrix = np.random.default_rng(seed).standard_normal((prod(image_shape), latent_size)) * scale
     return LinearGenerator(torch.tensor(matrix, dtype=torch.float32), torch.zeros(prod(image_shape)), image_shape)

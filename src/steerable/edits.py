@@ -68,7 +68,9 @@ def as_edit(change: Callable[..., Any], knob: Knob) -> ImageEdit:
         ValueError: the knob has no neutral amount; at the call: targets or mask of another shape than the images.
     """
     if knob.neutral is None:
-        raise ValueError(f'an edit shifts an image from where it is, so the knob "{knob.name}" needs a neutral amount: Knob(..., neutral=0.0).')
+        raise ValueError(
+            f'an edit shifts an image from where it is, so the knob "{knob.name}" needs a neutral amount: Knob(..., neutral=0.0).'
+        )
 
     def checked(images: Images, amounts: Tensor) -> tuple[Images, Mask]:
         result = change(images, amounts)
