@@ -41,7 +41,7 @@ class ImageEdit:
     knob: Knob
     change: Callable[[Images, Tensor], tuple[Images, Mask]]
 
-    def __call__(self, images: Images, amounts: Float[Tensor, " n"]) -> tuple[Images, Mask]:
+    def __call__(self, images: Images, amounts: Tensor) -> tuple[Images, Mask]:
         checks.images(images)
         if amounts.shape != (len(images),):
             raise ValueError(f'"{self.knob.name}" takes one amount an image: expected ({len(images)},), got {tuple(amounts.shape)}.')
@@ -68,9 +68,7 @@ def as_edit(change: Callable[..., Any], knob: Knob) -> ImageEdit:
         ValueError: the knob has no neutral amount; at the call: targets or mask of another shape than the images.
     """
     if knob.neutral is None:
-        raise ValueError(
-            f'an edit shifts an image from where it is, so the knob "{knob.name}" needs a neutral amount: Knob(..., neutral=0.0).'
-        )
+        raise ValueError(f'an edit shifts an image from where it is, so "{knob.name}" needs a neutral amount: Knob(..., neutral=0.0).')
 
     def checked(images: Images, amounts: Tensor) -> tuple[Images, Mask]:
         result = change(images, amounts)

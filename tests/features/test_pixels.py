@@ -79,7 +79,7 @@ def test_a_box_counts_rows_from_the_top_and_columns_from_the_left():
 
 
 def test_a_box_outside_the_image_is_refused_with_the_images_size():
-    with pytest.raises(ValueError, match="does not fit into images of 6 x 6"):
+    with pytest.raises(ValueError, match="does not fit into images of height x width 6 x 6"):
         region_brightness("patch", Box(1, 2, 9, 5))(flat(0.5))
 
 

@@ -55,7 +55,7 @@ class Box:
         """(h, w) of bool, True inside."""
         if self.bottom > height or self.right > width:
             raise ValueError(
-                f"{self} does not fit into images of {height} x {width} (height x width): use bottom <= {height}, right <= {width}."
+                f"{self} does not fit into images of height x width {height} x {width}: use bottom <= {height}, right <= {width}."
             )
         inside = torch.zeros(height, width, dtype=torch.bool)
         inside[self.top : self.bottom, self.left : self.right] = True

@@ -28,10 +28,10 @@ FRACTIONS = (-1.0, -0.5, -0.25, 0.25, 0.5, 1.0)  # of the range's ends, where th
 
 def fit_directions(
     generator: Generator,
-    edits: str | Edit | Sequence[Edit],
+    edits: str | Edit | Sequence[Any],
     *,
     seed: int = 0,
-    n: int = 768,
+    n: int = 1024,
     batch: int = 16,
     lr: float = 0.1,
     space: str = "z",
@@ -43,7 +43,7 @@ def fit_directions(
     Args:
         edits: a name ("zoom"; "colour" stands for red, green and blue), an edit, or several to be fitted jointly: their
             amounts are drawn independently and their targets applied one after the other.
-        n: latents, a fresh one for each sample. The default is where faces64 stops gaining; the paper takes 20,000.
+        n: latents, a fresh one for each sample. On faces64 ten times as many gain 1 to 3 % of the held-out loss; the paper takes 20,000.
         batch: latents a step.
         lr: Adam's, for the move at the far end of the range, in latent units; it decays to zero on a cosine.
         space: where the directions live; latents are sampled in z and mapped there.
@@ -157,16 +157,14 @@ def _masked(images: Images, targets: Images, mask: Mask) -> Tensor:
     return squared.sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp(min=1)
 
 
-def _as_edits(edits: str | Edit | Sequence[Edit]) -> tuple[Edit, ...]:
+def _as_edits(edits: str | Edit | Sequence[Any]) -> tuple[Edit, ...]:
     if isinstance(edits, str):
         return named_edits(edits)
     given = tuple(edits) if isinstance(edits, Sequence) else (edits,)
     wrong = [one for one in given if not isinstance(one, Edit)]
     if wrong or not given:
         what = type(wrong[0]).__name__ if wrong else "none"
-        raise TypeError(
-            f'expected a name such as "zoom", an edit, or a list of edits, got {what}. For a function: as_edit(function, knob).'
-        )
+        raise TypeError(f'expected a name such as "zoom", an edit, or a list of edits, got {what}. A function: as_edit(function, knob).')
     return given
 
 
@@ -174,9 +172,7 @@ def _ranged(edit: Edit, amounts: tuple[float, float] | None) -> Knob:
     knob = edit.knob
     low, high = (knob.low, knob.high) if amounts is None else amounts
     if not low <= (knob.neutral or 0.0) <= high or low == high or not math.isfinite(high - low):
-        raise ValueError(
-            f"training amounts of {knob.name} go from low to high with 0 between, in {knob.unit or 'its unit'}; got {low} to {high}."
-        )
+        raise ValueError(f"training amounts of {knob.name} go from low to high with 0 between ({knob.unit}); got {low} to {high}.")
     return replace(knob, low=float(low), high=float(high))
 
 

@@ -1,0 +1,121 @@
+"""Walks on a linear generator, where the best direction is a least-squares solution."""
+
+import json
+
+import pytest
+import torch
+from toys import Brighten, LinearGenerator, linear_generator
+
+from steerable.edits import as_edit
+from steerable.fitting.walks import fit_directions, relative_loss
+from steerable.protocols import Knob
+
+
+@pytest.fixture(scope="module")
+def generator():
+    return linear_generator(6, (3, 4, 4))
+
+
+@pytest.fixture(scope="module")
+def walk(generator):
+    return fit_directions(generator, Brighten(), n=1600, lr=0.3)
+
+
+def test_the_walk_is_the_least_squares_solution(generator, walk):
+    best = torch.linalg.lstsq(generator.matrix, torch.ones(48, 1)).solution[:, 0]
+    assert torch.allclose(walk.vectors[0], best, atol=0.02 * float(best.norm()))
+
+
+def test_the_held_out_loss_is_that_of_the_least_squares_solution(generator, walk):
+    best = torch.linalg.lstsq(generator.matrix, torch.ones(48, 1)).solution
+    left = (generator.matrix @ best - 1).square().mean().item()
+    assert walk.fit["held_out"]["brighten"]["mean"] == pytest.approx(left, rel=0.01)
+
+
+def test_a_generator_that_can_do_the_edit_is_steered_perfectly():
+    brightening = LinearGenerator(
+        torch.cat([torch.ones(48, 1), torch.randn(48, 2, generator=torch.Generator().manual_seed(0))], 1), torch.zeros(48), (3, 4, 4)
+    )
+    fitted = fit_directions(brightening, Brighten(), n=1600, lr=0.3)
+    assert fitted.fit["held_out"]["brighten"]["mean"] < 1e-3
+    assert fitted.vectors[0].tolist() == pytest.approx([1, 0, 0], abs=0.02)
+
+
+def test_colour_is_fitted_jointly_and_each_channel_finds_its_own_latent():
+    channels = LinearGenerator(torch.eye(3).repeat_interleave(16, 0), torch.zeros(48), (3, 4, 4))
+    fitted = fit_directions(channels, "colour", n=1600, lr=0.3)
+    assert [knob.name for knob in fitted.knobs] == ["red", "green", "blue"]
+    assert torch.allclose(fitted.vectors, 2 * torch.eye(3), atol=0.03)  # full scale is 2 on [-1, 1]
+
+
+def test_the_same_seed_gives_the_same_walk(generator):
+    first, second = (fit_directions(generator, Brighten(), n=32, seed=3) for _ in range(2))
+    assert torch.equal(first.vectors, second.vectors)
+
+
+def test_the_global_random_state_is_left_alone(generator):
+    before = torch.random.get_rng_state()
+    fit_directions(generator, Brighten(), n=32)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_the_record_of_the_fit_is_json(walk):
+    assert json.loads(json.dumps(walk.fit))["edits"] == ["brighten"]
+
+
+def test_training_amounts_become_the_knobs_range(generator):
+    fitted = fit_directions(generator, "brightness", n=32, amounts=(-0.1, 0.2))
+    assert (fitted.knobs[0].low, fitted.knobs[0].high) == (-0.1, 0.2)
+
+
+def test_not_moving_has_a_relative_loss_of_one(generator):
+    losses = relative_loss(generator, Brighten(), torch.zeros(6), generator.sample(4, seed=0), -0.5, 0.5)
+    assert set(losses.values()) == {1.0}
+
+
+def test_unknown_pixels_are_left_out_of_the_loss():
+    """The edit wants the left half brighter and knows nothing of the right half, where its target is nonsense."""
+
+    def left(images, amounts):
+        mask = torch.zeros_like(images[:, :1])
+        mask[..., :2] = 1
+        return torch.where(mask > 0, images + amounts[:, None, None, None], images.new_tensor(99.0)), mask
+
+    both = LinearGenerator(torch.ones(16, 1), torch.zeros(16), (1, 4, 4))
+    fitted = fit_directions(both, as_edit(left, Knob("left", "levels", -0.5, 0.5)), n=1600, lr=0.3)
+    assert fitted.vectors[0].item() == pytest.approx(1, abs=0.01)
+
+
+def test_pixels_unknown_to_an_earlier_edit_stay_unknown_when_a_later_one_moves_them():
+    from steerable.edits import EDITS
+    from steerable.fitting.walks import _edited
+
+    _, mask = _edited([EDITS["zoom"], EDITS["shift-x"]], torch.rand(1, 1, 16, 16), torch.tensor([[-1.0, 0.25]]))
+    known = mask[0, 0].amax(0).nonzero()[:, 0]
+    assert (int(known.min()), int(known.max())) == (8, 15)  # the middle half, moved to the right by a quarter
+
+
+def test_a_loss_that_is_not_finite_stops_the_fit(generator):
+    broken = as_edit(lambda images, amounts: images / 0, Knob("broken", "", -1, 1))
+    with pytest.raises(ValueError, match="loss of broken is .* after 0 samples"):
+        fit_directions(generator, broken, n=32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"edits": "roatte"}, 'unknown edit "roatte": did you mean "rotate"'),
+        ({"edits": "zoom", "n": 0}, "n has to be a number above 0, got 0"),
+        ({"edits": "zoom", "lr": float("nan")}, "lr has to be a number above 0"),
+        ({"edits": "zoom", "amounts": (1.0, 2.0)}, "with 0 between .log2.; got 1.0 to 2.0"),
+        ({"edits": "zoom", "space": "w"}, "w"),
+    ],
+)
+def test_bad_arguments_are_refused_in_one_line(generator, arguments, message):
+    with pytest.raises((ValueError, KeyError), match=message):
+        fit_directions(generator, **arguments)
+
+
+def test_something_that_is_no_edit_is_refused(generator):
+    with pytest.raises(TypeError, match="got int. A function: as_edit"):
+        fit_directions(generator, [3])
