@@ -1,7 +1,7 @@
 """Make landmarks68.json: where the nose stands among the 68 landmarks, in degrees.
 
-On unedited faces64 faces the raw numbers (nose beside and below the eyes' middle, in distances of the eyes) are given the mean and the
-standard deviation of the mesh's yaw and pitch. Equal spread instead of least squares: both judges are noisy, and least squares would shrink
+On unedited faces64 faces the raw angles (nose beside and below the middle of the jaw's ends) are given the mean and the standard
+deviation of the mesh's yaw and pitch. Equal spread instead of least squares: both judges are noisy, and least squares would shrink
 the second one by the correlation.
 """
 
@@ -16,7 +16,6 @@ from packages import WEIGHTS
 
 from steerable import zoo
 from steerable.features.faces import angles, nose_and_eyes
-from steerable.generators import dcgan
 
 
 def calibrated(raw: torch.Tensor, degrees: torch.Tensor) -> dict[str, float]:
@@ -27,7 +26,7 @@ def calibrated(raw: torch.Tensor, degrees: torch.Tensor) -> dict[str, float]:
 
 
 def calibration(n: int, seed: int) -> dict[str, object]:
-    generator = dcgan.from_state_dict(zoo.tensors("faces64"), name="faces64")
+    generator = zoo.load_generator("faces64")
     mesh, plane = zoo.load_network("facemesh"), zoo.load_network("landmarks68")
     with torch.no_grad():
         batches = [generator(latents) for latents in (generator.sample(n, seed=seed)[i : i + 64] for i in range(0, n, 64))]
@@ -35,7 +34,8 @@ def calibration(n: int, seed: int) -> dict[str, object]:
         raw = torch.cat([nose_and_eyes(plane(images)) for images in batches])
     judged = {"yaw68": calibrated(raw[:, 0], degrees[:, 0]), "pitch68": calibrated(raw[:, 1], degrees[:, 1])}
     roll = torch.corrcoef(torch.stack([raw[:, 2], degrees[:, 2]]))[0, 1].item()
-    return {**judged, "roll68": {"correlation": round(roll, 3)}, "n": n, "seed": seed, "generator": "faces64", "made_by": "tools/calibrate_landmarks.py"}
+    made = {"n": n, "seed": seed, "generator": "faces64", "made_by": "tools/calibrate_landmarks.py"}
+    return {**judged, "roll68": {"correlation": round(roll, 3)}, **made}
 
 
 if __name__ == "__main__":

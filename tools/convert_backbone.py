@@ -41,7 +41,8 @@ def convert(source: Path, out: Path) -> None:
         fold(f"{ours}.narrow", f"{theirs}._project_conv", f"{theirs}._bn2")
     fold("head", "_conv_head", "_bn1")
     notes = "ImageNet features without the classifier; batch norms folded, large convolutions in half precision."
-    more = {"kind": "backbone", "name": "efficientnet-lite0", "family": "efficientnet-lite0", "made_by": "tools/convert_backbone.py", "notes": notes}
+    name = "efficientnet-lite0"
+    more = {"kind": "backbone", "name": name, "family": name, "made_by": "tools/convert_backbone.py", "notes": notes}
     write(out / "efficientnet-lite0.safetensors", tensors, provenance(PACKAGE, MEMBER, data, **more))
 
 

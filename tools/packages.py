@@ -37,13 +37,13 @@ class Package:
     def download(self, folder: Path) -> Path:
         """The archive, in ``folder``."""
         if self.registry == "PyPI":
-            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), f"{self.name}=={self.version}"]
+            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", f"--dest={folder}", f"{self.name}=={self.version}"]
         else:
             npm = shutil.which("npm")
             if npm is None:
                 raise ValueError(f"npm is not installed; it is needed to download {self.name}@{self.version}. Or give --package.")
             command = [npm, "pack", "--silent", f"--pack-destination={folder}", f"{self.name}@{self.version}"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=900)
         return next(path for path in sorted(folder.iterdir()) if path.suffix in {".whl", ".tgz"})
 
 

@@ -1,4 +1,4 @@
-"""Make manifest.json: one entry for every file in ``src/steerable/weights``, from what the files say about themselves, and their SHA-256."""
+"""Make manifest.json: an entry for every file in ``src/steerable/weights``: what the file says about itself, and its SHA-256."""
 
 from __future__ import annotations
 

@@ -49,8 +49,9 @@ class Residual(nn.Module):
 class FaceMesh(nn.Module):
     """Images in [-1, 1] -> landmarks ``(n, 468, 3)``: x right, y down, z away from the viewer.
 
-    They are in pixels of the network's 192 px input, which shows the image with an eighth of its size added on every side. The image
-    should be a square crop of one face; there is no face detector in front. On an image without a face the numbers are finite and mean nothing.
+    They are in pixels of the network's 192 px input, which shows the image with an eighth of its size added on every side.
+    The image should be a square crop of one face; there is no face detector in front. On an image without a face the
+    numbers are finite and mean nothing.
     """
 
     def __init__(self) -> None:

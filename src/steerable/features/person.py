@@ -39,7 +39,9 @@ class Excite(nn.Module):
 class Bottleneck(nn.Module):
     """Widen, filter each channel, weigh the channels, narrow; added to the input where the shapes allow it."""
 
-    def __init__(self, inputs: int, inside: int, outputs: int, *, kernel: int, stride: int = 1, squeezed: int = 0, hard: bool = False) -> None:
+    def __init__(
+        self, inputs: int, inside: int, outputs: int, *, kernel: int, stride: int = 1, squeezed: int = 0, hard: bool = False
+    ) -> None:
         super().__init__()
         self.widen = nn.Conv2d(inputs, inside, 1)
         self.filter = same(inside, inside, kernel, stride=stride, groups=inside)
@@ -104,4 +106,4 @@ class PersonMask(nn.Module):
         x = self.to_16(x32)
         x = F.relu(self.inner(x)) * torch.sigmoid(self.inner_gate(x.mean((2, 3), keepdim=True)))
         x = self.from_64(self.from_32(self.from_16(x, x32), x64), x128)
-        return resized(torch.sigmoid(self.mask(x)), *images.shape[-2:])
+        return resized(torch.sigmoid(self.mask(x)), *images.shape[-2:]).clamp(0, 1)  # rounding

@@ -1,0 +1,192 @@
+"""Named generators, measuring networks and features, with licence, source and SHA-256 of every shipped file.
+
+``entries()`` lists the files in ``weights/``; ``load_network`` builds a network and puts its weights in; ``load_feature`` and
+``load_features`` make the ready measurements of them. Nothing is downloaded. Networks are built once in a process, so that features of one
+network share its run.
+
+Where the files come from: ``tools/`` has the command that made each; NOTICE has the licences.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from steerable import checks
+from steerable.features import faces
+from steerable.features.backbone import EfficientNetLite0
+from steerable.features.face_mesh import FaceMesh
+from steerable.features.face_networks import AgeGender, Expression, Identity, Landmarks68
+from steerable.features.geometry import GEOMETRY
+from steerable.features.person import PersonMask
+from steerable.features.pixels import PIXELS
+from steerable.protocols import Feature, Generator
+
+WEIGHTS = Path(__file__).parent / "weights"
+REINSTALL = "Reinstall: pip install --force-reinstall steerable"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One shipped file: what it is, where it comes from, and what it must hash to.
+
+    Attributes:
+        family: how to build what it holds.
+        registry, package, version: the published package that it was made from; ``source_file`` inside of it.
+        licence: of the package, and of the model where that has another.
+        made_by: the command that made it.
+    """
+
+    name: str
+    file: str
+    kind: Literal["generator", "network", "backbone"]
+    family: str
+    registry: str
+    package: str
+    version: str
+    source_file: str
+    source_sha256: str
+    licence: str
+    sha256: str
+    made_by: str
+    notes: str = ""
+
+
+@cache
+def entries() -> Mapping[str, Entry]:
+    """Every shipped file, by name."""
+    manifest = json.loads((WEIGHTS / "manifest.json").read_text(encoding="utf-8"))
+    return {name: Entry(**fields) for name, fields in manifest.items()}
+
+
+def tensors(name: str) -> dict[str, Tensor]:
+    """The weights of an entry in float32, after its checksum.
+
+    Raises:
+        ValueError: an unknown name, or a file that is not the one that was shipped.
+    """
+    entry = entries()[checks.known(name, entries(), "weights")]
+    return read(WEIGHTS / entry.file, entry.sha256)
+
+
+def read(path: Path, sha256: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file in float32; bytes with an ``.affine`` = [scale, minimum] beside them are scaled."""
+    from safetensors.torch import load
+
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"the shipped weights {path.name} cannot be read ({error.strerror}). {REINSTALL}") from None
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise ValueError(f"checksum mismatch: {path.name} is {found[:12]}…, expected {sha256[:12]}…. {REINSTALL}")
+    stored = load(data)
+    state = {key: tensor.float() for key, tensor in stored.items() if not key.endswith(".affine")}
+    for key in state:
+        if (affine := stored.get(f"{key}.affine")) is not None:
+            state[key] = state[key] * affine[0] + affine[1]
+    return state
+
+
+NETWORKS: Mapping[str, Callable[[Mapping[str, Tensor]], nn.Module]] = {
+    "facemesh": FaceMesh.from_state,
+    "expression": Expression.from_state,
+    "landmarks68": Landmarks68.from_state,
+    "identity": Identity.from_state,
+    "age-gender": AgeGender.from_state,
+    "person": PersonMask.from_state,
+}
+
+
+@cache
+def load_network(name: str) -> Any:
+    """A measuring network with its weights, frozen; the same object at every call."""
+    return NETWORKS[checks.known(name, NETWORKS, "network")](tensors(name))
+
+
+@cache
+def load_backbone(*, size: int = 64) -> EfficientNetLite0:
+    """ImageNet features, ``(n, 1280)``: for heads trained on a user's labels and for distances between sets of images.
+
+    Args:
+        size: images are resized to this many pixels a side. The network was trained at 224; 64 is 12 times faster.
+    """
+    return EfficientNetLite0.from_state(tensors("efficientnet-lite0"), size=size)
+
+
+@cache
+def _beside(name: str) -> faces.Beside:
+    return faces.Beside(load_network(name))
+
+
+def _calibration() -> Mapping[str, Any]:
+    return json.loads((WEIGHTS / "landmarks68.json").read_text(encoding="utf-8"))
+
+
+FEATURES: Mapping[str, Mapping[str, Callable[[], Feature]]] = {
+    "pixels": {one.name: lambda one=one: one for one in PIXELS},
+    "geometry": {one.name: lambda one=one: one for one in GEOMETRY},
+    "faces": {
+        "pose": lambda: faces.pose(_beside("facemesh")),
+        "mouth": lambda: faces.mouth(_beside("facemesh")),
+        "eyes": lambda: faces.eyes(_beside("facemesh")),
+        "face-place": lambda: faces.place(_beside("facemesh")),
+        "smile": lambda: faces.smile(load_network("expression")),
+        "expression": lambda: faces.expression(load_network("expression")),
+        "age": lambda: faces.age(load_network("age-gender")),
+        "gender-presentation": lambda: faces.gender_presentation(load_network("age-gender")),
+        "pose68": lambda: faces.pose68(load_network("landmarks68"), _calibration()),
+        "mouth68": lambda: faces.mouth68(load_network("landmarks68")),
+    },
+    "regions": {
+        "person": lambda: faces.person(_beside("person")),
+        "person-colour": lambda: faces.person_colour(_beside("person")),
+        "background-colour": lambda: faces.background_colour(_beside("person")),
+        "skin-colour": lambda: faces.skin_colour(_beside("facemesh")),
+        "hair-colour": lambda: faces.hair_colour(_beside("facemesh")),
+    },
+}
+HOLDS: Mapping[str, Callable[[], Feature]] = {  # wide ones: to hold or to judge by, not to turn; in no group
+    "identity": lambda: faces.identity(load_network("identity")),
+    "landmarks68": lambda: faces.landmarks68(load_network("landmarks68")),
+}
+
+
+def feature_names() -> Mapping[str, tuple[str, ...]]:
+    """The groups and the features in each; "all" is every group, without the wide features that are only held."""
+    groups = {group: tuple(makers) for group, makers in FEATURES.items()}
+    return {**groups, "all": tuple(name for names in groups.values() for name in names)}
+
+
+def load_feature(name: str) -> Feature:
+    """A ready measurement: ``load_feature("pose")``.
+
+    Raises:
+        ValueError: an unknown name; the error has the nearest known one.
+    """
+    makers = {name: maker for group in FEATURES.values() for name, maker in group.items()} | dict(HOLDS)
+    return makers[checks.known(name, makers, "feature")]()
+
+
+def load_features(*names: str) -> tuple[Feature, ...]:
+    """Several, by name or by group ("pixels", "geometry", "faces", "regions", "all"), each once; without names, all."""
+    groups = feature_names()
+    wanted = [one for name in names or ("all",) for one in groups.get(name, (name,))]
+    for name in wanted:
+        checks.known(name, {*groups, *groups["all"], *HOLDS}, "feature or group")
+    return tuple(load_feature(name) for name in dict.fromkeys(wanted))
+
+
+def load_generator(name: str) -> Generator:
+    """A shipped generator: ``load_generator("faces64")``."""
+    from steerable.generators import dcgan
+
+    known = [entry.name for entry in entries().values() if entry.kind == "generator"]
+    return dcgan.from_state_dict(tensors(checks.known(name, known, "generator")), name=name)
