@@ -262,7 +262,8 @@ def _fit(rows: np.ndarray, target: _Target, seed: int, held_out: float) -> tuple
     else:
         centre, scale = y[train].mean(), y[train].std() or 1.0
         model = RidgeCV(alphas=np.logspace(-1, 6, 22)).fit(x[train], (y[train] - centre) / scale)
-        weight, bias, strength = model.coef_[None] * scale, np.array([model.intercept_ * scale + centre]), float(model.alpha_)
+        weight, bias = np.asarray(model.coef_)[None] * scale, np.atleast_1d(np.asarray(model.intercept_)) * scale + centre
+        strength = float(np.asarray(model.alpha_))
     head = _folded(weight / spread, bias - (weight / spread) @ mean)
     predicted = head(torch.from_numpy(rows[test]).float()).double().numpy()
     report = {"kind": "classes" if target.classes else "numbers", "rows": len(rows), "held_out_rows": len(test), "strength": strength}
