@@ -74,12 +74,9 @@ def test_numbers_are_predicted_in_their_own_unit(table, generator):
 
 
 def test_whole_numbers_are_classes_on_request(table, generator):
-    rule = lambda mean: int(np.clip(np.round(mean * 20), -1, 1))  # noqa: E731
-    assert fit_feature(table(rule), backbone=backbone, generator=generator, name="tone", kind="classes").columns == (
-        "tone-1",
-        "tone-0",
-        "tone-1",
-    )
+    path = table(lambda mean: int(np.clip(np.round(mean * 20), -1, 1)))
+    tone = fit_feature(path, backbone=backbone, generator=generator, name="tone", kind="classes")
+    assert tone.columns == ("tone-minus-1", "tone-0", "tone-1")
 
 
 def test_the_feature_is_differentiable_to_the_images(table, generator):

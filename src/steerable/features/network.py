@@ -222,7 +222,7 @@ def _places(source: Feature, names: tuple[str, ...]) -> list[int]:
 
 
 def _inside_transform() -> bool:
-    return torch._C._functorch.peek_interpreter_stack() is not None  # no public name for "under vmap or jvp"
+    return torch._C._functorch.peek_interpreter_stack() is not None  # type: ignore[attr-defined] - no public name for "under vmap or jvp"
 
 
 def _gradients_flow(measurement: Callable[[Images], Any]) -> bool:
