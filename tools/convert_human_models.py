@@ -60,7 +60,9 @@ FILTERED = ("to_64", "to_32.0", "to_32.1", *(f"to_16.{i}" for i in range(5)), "f
 def person(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     tensors = {"stem.weight": convolution(weights["Conv2D/filter"]), "stem.bias": weights["conv2d_1/y"]}
     for number, ours in enumerate(PERSON, start=2):
-        tensors[f"{ours}.weight"] = convolution(weights[f"Conv2D_{number}/filter"])
+        kernel = convolution(weights[f"Conv2D_{number}/filter"])
+        pooled = "excite" in ours or ours == "inner_gate"  # of one number a channel: a matrix
+        tensors[f"{ours}.weight"] = kernel[:, :, 0, 0] if pooled else kernel
         tensors[f"{ours}.bias"] = weights[f"conv2d_{number - 1}_1/y"]
     for number, ours in enumerate(FILTERED):
         numbered = f"_{number}" if number else ""

@@ -142,7 +142,7 @@ class AgeGender(nn.Module):
         return load(cls(), tensors)
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n 2"]]:
-        pooled = in_pieces(self._pooled, images, 8)
+        pooled = in_pieces(self._pooled, images)
         return self.age(pooled)[:, 0], self.gender(pooled)
 
     def _pooled(self, images: Tensor) -> Tensor:
@@ -191,7 +191,7 @@ class Identity(nn.Module):
         return load(cls(), state)
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 128"]:
-        return in_pieces(self._embedding, images)
+        return in_pieces(self._embedding, images, 16)
 
     def _embedding(self, images: Tensor) -> Tensor:
         x = F.max_pool2d(F.relu(self.stem(_centred(images, 150))), 3, 2)

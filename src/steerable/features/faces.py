@@ -72,12 +72,12 @@ def place(seen: Beside) -> NetworkFeature:
 
 def skin_colour(seen: Beside) -> NetworkFeature:
     """The colour of both cheeks."""
-    return NetworkFeature("skin-colour", _names("skin"), LEVELS, "l2", seen, lambda output: _spots(*output, _cheeks(output[1]), 0.08))
+    return NetworkFeature("skin-colour", _names("skin"), LEVELS, "l2", seen, lambda output: _spots(output[0], _cheeks(output[1]), 0.08))
 
 
 def hair_colour(seen: Beside) -> NetworkFeature:
     """The colour above the middle of the forehead, an eighth of the face's height up: hair, on heads that have some."""
-    return NetworkFeature("hair-colour", _names("hair"), LEVELS, "l2", seen, lambda output: _spots(*output, _above(output[1]), 0.06))
+    return NetworkFeature("hair-colour", _names("hair"), LEVELS, "l2", seen, lambda output: _spots(output[0], _above(output[1]), 0.06))
 
 
 def angles(mesh: Mesh) -> Float[Tensor, "n 3"]:
@@ -131,7 +131,7 @@ def _above(mesh: Mesh) -> Float[Tensor, "n 1 2"]:
     return (top + (top - chin) / 8)[:, None]
 
 
-def _spots(images: Images, mesh: Mesh, spots: Float[Tensor, "n k 2"], radius: float) -> Float[Tensor, "n 4"]:
+def _spots(images: Images, spots: Float[Tensor, "n k 2"], radius: float) -> Float[Tensor, "n 4"]:
     """Mean colour around k places; each spot is a bell with the radius (of the image's width) as standard deviation."""
     weights = _bell(spots[..., 1], images.shape[-2], radius)[..., None] * _bell(spots[..., 0], images.shape[-1], radius)[..., None, :]
     return _colours(images, weights.mean(1, keepdim=True))
@@ -234,7 +234,7 @@ def person(masked: Beside) -> NetworkFeature:
 
 def person_colour(masked: Beside) -> NetworkFeature:
     """The colour of the person, hair and clothes included."""
-    return NetworkFeature("person-colour", _names("person"), LEVELS, "l2", masked, lambda output: _colours(*output))
+    return NetworkFeature("person-colour", _names("person"), LEVELS, "l2", masked, lambda output: _colours(output[0], output[1]))
 
 
 def background_colour(masked: Beside) -> NetworkFeature:

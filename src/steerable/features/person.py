@@ -29,11 +29,11 @@ class Excite(nn.Module):
 
     def __init__(self, width: int, squeezed: int) -> None:
         super().__init__()
-        self.squeeze = nn.Conv2d(width, squeezed, 1)
-        self.expand = nn.Conv2d(squeezed, width, 1)
+        self.squeeze = nn.Linear(width, squeezed)
+        self.expand = nn.Linear(squeezed, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.sigmoid(self.expand(F.relu(self.squeeze(x.mean((2, 3), keepdim=True)))))
+        return torch.sigmoid(self.expand(F.relu(self.squeeze(x.mean((2, 3))))))[..., None, None]
 
 
 class Bottleneck(nn.Module):
@@ -86,7 +86,7 @@ class PersonMask(nn.Module):
             *(Bottleneck(32, 96, 32, kernel=5, squeezed=24, hard=True) for _ in range(2)),
         )
         self.inner = nn.Conv2d(32, 128, 1)
-        self.inner_gate = nn.Conv2d(32, 128, 1)
+        self.inner_gate = nn.Linear(32, 128)
         self.from_16 = Enlarge(128, 24)
         self.from_32 = Enlarge(24, 16)
         self.from_64 = Enlarge(16, 16)
@@ -104,6 +104,6 @@ class PersonMask(nn.Module):
         x64 = self.to_64(x128)
         x32 = self.to_32(x64)
         x = self.to_16(x32)
-        x = F.relu(self.inner(x)) * torch.sigmoid(self.inner_gate(x.mean((2, 3), keepdim=True)))
+        x = F.relu(self.inner(x)) * torch.sigmoid(self.inner_gate(x.mean((2, 3))))[..., None, None]
         x = self.from_64(self.from_32(self.from_16(x, x32), x64), x128)
         return resized(torch.sigmoid(self.mask(x)), *images.shape[-2:]).clamp(0, 1)  # rounding
