@@ -1,0 +1,207 @@
+"""Calibration: one unit of amount becomes one unit of measured change, on average, on latents that nothing was fitted on.
+
+A direction is followed to several lengths on both sides; the change is measured by the feature of the knob's name, or, for a
+walk, by reading the edit's amount back from the images. Its slope rescales the direction, and how far it stays near that slope is
+the knob's usable range.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from steerable import checks, progress
+from steerable.controls.directions import Directions
+from steerable.edits import measured_edit
+from steerable.features.network import column
+from steerable.protocols import Edit, Feature, Generator, Latents
+from steerable.sampling import in_batches, observe
+
+LENGTHS = (0.8, 1.6, 2.6, 4.0)  # of the move, in standard deviations of the latents
+TOLERANCE = 0.25  # a mean change within 25 % of what was asked is still usable
+PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
+Change = Callable[[Int[Tensor, " r"], Latents], Float[Tensor, " r"]]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Mean measured change against the length of the move."""
+
+    lengths: tuple[float, ...]
+    changes: tuple[float, ...]
+    errors: tuple[float, ...]
+    n: int
+
+
+def calibrate(
+    generator: Generator,
+    directions: Directions,
+    measured_by: Sequence[Feature] | Mapping[str, Feature | Edit],
+    *,
+    n: int = 320,
+    seed: int = 1,
+    latents: Latents | None = None,
+    batch: int = 32,
+) -> Directions:
+    """Rescale every direction to the unit that is measured, and write range and percentiles into its knob.
+
+    Args:
+        measured_by: features with a column of each knob's name, or a mapping from knobs to what measures them: a feature with
+            one column, or the edit that a walk imitates.
+        n, seed: of the latents, shared out over the lengths; take a seed that was not fitted on.
+        latents: calibrate on these instead.
+
+    Returns:
+        The same directions with new lengths. A knob whose measured change has the wrong sign or none keeps its length and gets
+        the range 0 to 0: it does not do what its name says.
+
+    Raises:
+        ValueError: a knob that nothing measures.
+    """
+    latents = generator.sample(n, seed=seed) if latents is None else latents
+    before = _images_of(generator)
+    changes: dict[str, Change] = {}
+    populations: dict[str, Tensor] = {}
+    features = _by_knob(directions, measured_by)
+    for name, measure in features.items():
+        if hasattr(measure, "knob"):
+            changes[name] = _edit_change(before, measure, latents, batch)  # type: ignore[arg-type]
+        else:
+            start = observe(generator, [measure], latents, batch=batch)[:, 0]  # type: ignore[list-item]
+            changes[name] = _feature_change(generator, measure, start, batch)  # type: ignore[arg-type]
+            populations[name] = start
+    return rescaled(directions, changes, latents, populations)
+
+
+def rescaled(
+    directions: Directions, changes: Mapping[str, Change], latents: Latents, populations: Mapping[str, Tensor]
+) -> Directions:
+    """``calibrate`` with the measurements given as functions of (rows of the latents, where these were moved to)."""
+    knobs, vectors, records = [], [], {}
+    spread = latents.values.flatten(1).std(0).mean() if len(latents) > 1 else torch.tensor(1.0)
+    for knob, vector in progress.track(list(zip(directions.knobs, directions.vectors, strict=True)), "calibrate"):
+        unit = vector / vector.norm().clamp(min=1e-12) * spread
+        curve = follow(unit, changes[knob.name], latents)
+        slope, low, high = usable(curve)
+        if slope > 0:
+            vectors.append(unit / slope)
+            calibrated = replace(knob, low=slope * low, high=slope * high)
+        else:
+            vectors.append(vector)
+            calibrated = replace(knob, low=0.0, high=0.0)
+        values = populations.get(knob.name, coordinates(latents, vectors[-1]))
+        knobs.append(replace(calibrated, percentiles=percentiles(values)))
+        records[knob.name] = _record(curve, slope, populations.get(knob.name))
+    fit = {**directions.fit, "calibration": records}
+    return replace(directions, knobs=tuple(knobs), vectors=torch.stack(vectors), fit=fit)
+
+
+def follow(unit: Tensor, change: Change, latents: Latents) -> Curve:
+    """Mean change at each length on both sides; every length has latents of its own, so that all are used once."""
+    lengths = [sign * length for sign in (-1, 1) for length in LENGTHS]
+    share = max(len(latents) // len(lengths), 1)
+    means, errors = [], []
+    for i, length in enumerate(lengths):
+        rows = torch.arange(i * share, (i + 1) * share) % len(latents)
+        chosen = latents[rows]
+        moved = change(rows, chosen.at(chosen.values + length * unit.to(chosen.values)))
+        means.append(float(moved.mean()))
+        errors.append(float(moved.std()) / math.sqrt(share) if share > 1 else math.inf)
+    return Curve(tuple(lengths), tuple(means), tuple(errors), len(latents))
+
+
+def usable(curve: Curve) -> tuple[float, float, float]:
+    """Slope of the change per length, and the lengths between which it holds: (slope, low, high).
+
+    Every slope between the smallest and largest that was seen has a range, in which the mean change stays within a quarter
+    of the asked one (beyond what the measurement's own error explains). The widest wins, and the slope is then fitted through zero inside it.
+    """
+    pairs = list(zip(curve.lengths, curve.changes, curve.errors, strict=True))
+    seen = [y / t for t, y, _ in pairs if y / t > 0]
+    overall = sum(t * y for t, y, _ in pairs) / sum(t * t for t, _, _ in pairs)
+    if overall <= 0 or not seen:
+        return overall, 0.0, 0.0
+
+    def ends(slope: float) -> tuple[float, float]:
+        low, high = (_end([(abs(t), sign * y, e) for t, y, e in pairs if sign * t > 0], slope) for sign in (-1, 1))
+        return -low, high
+
+    candidates = torch.linspace(min(seen), max(seen), 40).tolist()
+    slope = max(candidates, key=lambda s: (ends(s)[1] - ends(s)[0], -abs(s - overall)))
+    low, high = ends(slope)
+    inside = [(t, y) for t, y, _ in pairs if low <= t <= high]
+    if inside:
+        fitted = sum(t * y for t, y in inside) / sum(t * t for t, _ in inside)
+        if ends(fitted)[1] - ends(fitted)[0] >= 0.8 * (high - low):
+            slope, (low, high) = fitted, ends(fitted)
+    return slope, low, high
+
+
+def percentiles(values: Float[Tensor, " n"]) -> tuple[tuple[float, float], ...]:
+    ranks = torch.tensor(PERCENTILES, dtype=torch.float64) / 100
+    return tuple((float(p), float(v)) for p, v in zip(PERCENTILES, torch.quantile(values.double(), ranks), strict=True))
+
+
+def coordinates(latents: Latents, vector: Tensor) -> Float[Tensor, " n"]:
+    """Where each latent stands along a direction, in units of the direction."""
+    flat = vector.flatten().to(latents.values)
+    return (latents.values.flatten(1) @ flat / flat.square().sum()).cpu()
+
+
+def _end(side: list[tuple[float, float, float]], slope: float) -> float:
+    """The length up to which the change stays near ``slope * length``; linear between the last good and first bad one."""
+    good, last = 0.0, 0.0
+    for length, change, error in sorted(side):
+        excess = max(abs(change / (slope * length) - 1) - min(error / (slope * length), 0.1), 0)
+        if excess > TOLERANCE:
+            if good == 0:
+                return 0.0
+            return good + (length - good) * (TOLERANCE - last) / (excess - last)
+        good, last = length, excess
+    return good
+
+
+def _by_knob(directions: Directions, measured_by: Sequence[Feature] | Mapping[str, Feature | Edit]) -> dict[str, Feature | Edit]:
+    if isinstance(measured_by, Mapping):
+        return {knob.name: measured_by[checks.known(knob.name, measured_by, "measure of a knob")] for knob in directions.knobs}
+    owners = {name: feature for feature in measured_by for name in feature.columns}
+    return {k.name: column(owners[checks.known(k.name, owners, "measured column")], k.name) for k in directions.knobs}
+
+
+def _images_of(generator: Generator) -> Callable[[Latents], Tensor]:
+    def images(latents: Latents) -> Tensor:
+        with torch.no_grad():
+            return generator(latents)
+
+    return images
+
+
+def _feature_change(generator: Generator, feature: Feature, start: Tensor, batch: int) -> Change:
+    return lambda rows, moved: observe(generator, [feature], moved, batch=batch)[:, 0] - start[rows]
+
+
+def _edit_change(images: Callable[[Latents], Tensor], edit: Edit, latents: Latents, batch: int) -> Change:
+    def change(rows: Tensor, moved: Latents) -> Tensor:
+        pairs = zip(in_batches(latents[rows], batch), in_batches(moved, batch), strict=True)
+        return torch.cat([measured_edit(edit, images(before), images(after)).cpu() for before, after in pairs])
+
+    return change
+
+
+def _record(curve: Curve, slope: float, population: Tensor | None) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "change_per_deviation": slope,
+        "lengths": list(curve.lengths),
+        "changes": list(curve.changes),
+        "errors": [error if math.isfinite(error) else None for error in curve.errors],
+        "n": curve.n,
+    }
+    if population is not None:
+        record |= {"mean": float(population.mean()), "deviation": float(population.std())}
+    return record

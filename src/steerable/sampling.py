@@ -1,0 +1,209 @@
+"""Latents + features -> tables: the one place where images are generated in order to be measured.
+
+Fitting, calibration and evaluation all come through ``observe``, so what is reported is measured exactly as what was
+fitted. ``measure`` is the population: row i of a seed, measured once, kept as Parquet parts that another run, a longer run or a run with one more
+feature reuses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steerable import checks, files, progress
+from steerable.features.network import measure as measure_images
+from steerable.protocols import Feature, Generator, Latents
+
+log = logging.getLogger(__name__)
+PART = 256  # rows of one cached part: what an interrupted run loses at most
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """What was measured on a population, one row a latent.
+
+    Attributes:
+        latents: n of them.
+        values: (n, m) float32.
+        columns, units: of the m numbers.
+        seed: of the latents.
+    """
+
+    latents: Latents
+    values: Float[Tensor, "n m"]
+    columns: tuple[str, ...]
+    units: tuple[str, ...]
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def column(self, name: str) -> Float[Tensor, " n"]:
+        return self.values[:, self.columns.index(checks.known(name, self.columns, "column"))]
+
+    def rows(self, rows: slice) -> Table:
+        """Some of its rows."""
+        return Table(self.latents[rows], self.values[rows], self.columns, self.units, self.seed)
+
+
+def observe(generator: Generator, features: Sequence[Feature], latents: Latents, *, batch: int = 32) -> Float[Tensor, "n m"]:
+    """Generate and measure: all columns of all features side by side, for each latent.
+
+    No more than ``batch`` images exist at a time, whatever n is.
+    """
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(latents), batch):
+            values = measure_images(features, generator(latents[start : start + batch]))
+            parts.append(torch.cat([values[feature.name].float().cpu() for feature in features], dim=1))
+    return torch.cat(parts).clone()
+
+
+def columns_of(features: Sequence[Feature]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names and units of all columns side by side.
+
+    Raises:
+        ValueError: two features have a column of the same name.
+    """
+    names = [name for feature in features for name in feature.columns]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"two features have the column {twice[0]}: give columns names of their own.")
+    return tuple(names), tuple(feature.unit for feature in features for _ in feature.columns)
+
+
+def measure(
+    generator: Generator,
+    features: Sequence[Feature],
+    *,
+    n: int = 2000,
+    seed: int = 0,
+    psi: float = 1.0,
+    labels: int | Sequence[int] | Tensor | None = None,
+    batch: int = 32,
+    cache: str | os.PathLike[str] | None = None,
+) -> Table:
+    """Measure the n latents of a seed.
+
+    Args:
+        features: any number; networks that several share run once an image.
+        labels: as in ``generator.sample``.
+        cache: a folder. Every feature keeps its values there in Parquet parts of 256 rows, so that an interrupted run
+            continues, a longer one adds rows, and one with a new feature measures only that feature. The first rows
+            are measured again each time: values of a feature that has changed since are thrown away.
+
+    Raises:
+        ValueError: two features share a name or a column, a value is not finite, or a cached part is damaged.
+    """
+    names, units = columns_of(features)
+    latents = generator.sample(n, seed=seed, psi=psi, labels=labels)
+    starts = list(range(0, n, PART))
+    kept = None if cache is None else _Cache(Path(cache), generator, latents, seed=seed, psi=psi, labelled=labels is not None)
+    if kept is not None:
+        kept.drop_changed(features, observe(generator, features, latents[:2], batch=2))
+    parts = [
+        _part(generator, features, latents[start : start + PART], start, kept, batch)
+        for start in progress.track(starts, "generate and measure", total=len(starts))
+    ]
+    return Table(latents, torch.cat(parts), names, units, seed)
+
+
+def latents_of(generator: Generator, seeds: Sequence[int], *, psi: float = 1.0, labels: int | None = None) -> Latents:
+    """The first latent of each seed: "the face of seed 7" wherever seeds are listed one by one."""
+    singles = [generator.sample(1, seed=seed, psi=psi, labels=labels) for seed in seeds]
+    marks = None if singles[0].labels is None else torch.cat([one.labels for one in singles])  # type: ignore[misc]
+    return Latents(torch.cat([one.values for one in singles]), singles[0].space, marks)
+
+
+def write_table(path: str | os.PathLike[str], columns: Mapping[str, Sequence[float | int | str]], metadata: Mapping[str, object]) -> Path:
+    """A table as CSV or Parquet, whichever the suffix says; Parquet keeps the metadata inside, CSV in ``<name>.json``."""
+    import pyarrow
+    from pyarrow import csv, parquet
+
+    path = Path(path)
+    if path.suffix not in (".csv", ".parquet"):
+        raise ValueError(f"tables are written as .csv or .parquet, got {path.name}.")
+    table = pyarrow.table(dict(columns))
+    with files.replacing(path) as temporary:
+        if path.suffix == ".csv":
+            csv.write_csv(table, temporary)
+        else:
+            parquet.write_table(table.replace_schema_metadata({"steerable": json.dumps(metadata)}), temporary)
+    if path.suffix == ".csv":
+        files.write_text(path.with_suffix(".json"), json.dumps(metadata, indent=1) + "\n")
+    return path
+
+
+def _part(
+    generator: Generator, features: Sequence[Feature], latents: Latents, start: int, cache: _Cache | None, batch: int
+) -> Float[Tensor, "n m"]:
+    known = {} if cache is None else {f.name: v for f in features if (v := cache.read(f, start, len(latents))) is not None}
+    wanted = [feature for feature in features if feature.name not in known]
+    if wanted:
+        values = checks.finite(observe(generator, wanted, latents, batch=batch), f"measured {', '.join(f.name for f in wanted)}"[:120])
+        for feature, measured in zip(wanted, values.split([len(f.columns) for f in wanted], dim=1), strict=True):
+            known[feature.name] = measured
+            if cache is not None:
+                cache.write(feature, start, measured)
+    return torch.cat([known[feature.name] for feature in features], dim=1)
+
+
+class _Cache:
+    """Parquet parts, one folder for each population and feature: ``<generator>-<sampling>/<feature>/rows-000256.parquet``."""
+
+    def __init__(self, root: Path, generator: Generator, latents: Latents, *, seed: int, psi: float, labelled: bool) -> None:
+        digest = ""
+        if labelled and latents.labels is not None:
+            digest = "-labels-" + hashlib.sha256(latents.labels.cpu().numpy().tobytes()).hexdigest()[:8]
+        self.folder = root / f"{generator.fingerprint[:12]}-seed{seed}-psi{psi:g}{digest}"
+
+    def read(self, feature: Feature, start: int, rows: int) -> Float[Tensor, "n m"] | None:
+        """The cached values of some rows, or None where not all of them are there."""
+        from pyarrow import ArrowInvalid, parquet
+
+        path = self._file(feature, start)
+        if not path.exists():
+            return None
+        try:
+            table = parquet.read_table(path, columns=list(feature.columns))
+            values = torch.tensor([table[name].to_pylist() for name in feature.columns], dtype=torch.float32).T
+        except (ArrowInvalid, OSError, KeyError) as error:
+            raise ValueError(f"{path} is damaged ({files.sniff(path)}): delete it and run again; only its rows are measured anew.") from error
+        return values[:rows].contiguous() if len(values) >= rows else None
+
+    def write(self, feature: Feature, start: int, values: Tensor) -> None:
+        import pyarrow
+        from pyarrow import parquet
+
+        table = pyarrow.table({name: values[:, i].numpy() for i, name in enumerate(feature.columns)})
+        with files.replacing(self._file(feature, start)) as temporary:
+            parquet.write_table(table, temporary)
+
+    def drop_changed(self, features: Sequence[Feature], first: Float[Tensor, "n m"]) -> None:
+        """Forget every feature whose first rows no longer measure what the cache holds."""
+        for feature, now in zip(features, first.split([len(f.columns) for f in features], dim=1), strict=True):
+            then = self.read(feature, 0, len(now))
+            if then is not None and not torch.allclose(then, now, rtol=1e-3, atol=1e-4 * float(then.abs().max() + 1e-6)):
+                log.info("%s has changed since it was cached in %s: measured anew", feature.name, self.folder)
+                shutil.rmtree(self._file(feature, 0).parent)
+
+    def _file(self, feature: Feature, start: int) -> Path:
+        key = hashlib.sha256("\n".join((feature.name, *feature.columns)).encode()).hexdigest()[:8]
+        plain = "".join(c if c.isalnum() or c in "-_" else "-" for c in feature.name)[:40]
+        return self.folder / f"{plain}-{key}" / f"rows-{start:06d}.parquet"
+
+
+def in_batches(latents: Latents, size: int) -> Iterator[Latents]:
+    """The latents in order, ``size`` at a time."""
+    for start in range(0, len(latents), size):
+        yield latents[start : start + size]
