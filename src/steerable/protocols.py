@@ -137,9 +137,14 @@ def _interpolate(x: float, xs: list[float], ys: list[float]) -> float:
 class Generator(Protocol):
     """Latents -> images: differentiable, deterministic, rows independent of the batch."""
 
-    spaces: Mapping[str, LatentSpace]
-    image_shape: tuple[int, int, int]
-    fingerprint: str
+    @property
+    def spaces(self) -> Mapping[str, LatentSpace]: ...
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]: ...
+
+    @property
+    def fingerprint(self) -> str: ...
 
     def sample(
         self, n: int, *, seed: int, space: str = "z", labels: int | Sequence[int] | Tensor | None = None, psi: float = 1.0
@@ -160,11 +165,20 @@ class Generator(Protocol):
 class Feature(Protocol):
     """A measurement of an image: images -> ``(n, len(columns))``."""
 
-    name: str
-    columns: tuple[str, ...]
-    unit: str
-    metric: Metric
-    differentiable: bool
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def columns(self) -> tuple[str, ...]: ...
+
+    @property
+    def unit(self) -> str: ...
+
+    @property
+    def metric(self) -> Metric: ...
+
+    @property
+    def differentiable(self) -> bool: ...
 
     def __call__(self, images: Images) -> Values: ...
 
@@ -173,7 +187,8 @@ class Feature(Protocol):
 class Edit(Protocol):
     """A target change of the image itself, for self-supervision."""
 
-    knob: Knob
+    @property
+    def knob(self) -> Knob: ...
 
     def __call__(self, images: Images, amounts: Float[Tensor, " n"]) -> tuple[Images, Mask]:
         """The edited images and a mask ``(n, 1, h, w)``: 1 where the target is known. One amount an image."""
@@ -184,8 +199,11 @@ class Edit(Protocol):
 class Control(Protocol):
     """How an image gets steered: latents and amounts -> latents."""
 
-    knobs: tuple[Knob, ...]
-    space: LatentSpace
+    @property
+    def knobs(self) -> tuple[Knob, ...]: ...
+
+    @property
+    def space(self) -> LatentSpace: ...
 
     def steer(self, latents: Latents, amounts: Amounts) -> Latents:
         """Move each latent by its own amounts ``(n, k)``, in the knobs' units."""

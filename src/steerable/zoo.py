@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +20,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from steerable import checks
+from steerable import checks, store
 from steerable.features import faces
 from steerable.features.backbone import EfficientNetLite0
 from steerable.features.face_mesh import FaceMesh
@@ -27,7 +28,9 @@ from steerable.features.face_networks import AgeGender, Expression, Identity, La
 from steerable.features.geometry import GEOMETRY
 from steerable.features.person import PersonMask
 from steerable.features.pixels import PIXELS
-from steerable.protocols import Feature, Generator
+from steerable.generators import dcgan
+from steerable.generators.module import ModuleGenerator
+from steerable.protocols import Feature
 
 WEIGHTS = Path(__file__).parent / "weights"
 REINSTALL = "Reinstall: pip install --force-reinstall steerable"
@@ -165,28 +168,41 @@ def feature_names() -> Mapping[str, tuple[str, ...]]:
     return {**groups, "all": tuple(name for names in groups.values() for name in names)}
 
 
-def load_feature(name: str) -> Feature:
-    """A ready measurement: ``load_feature("pose")``.
+def load_feature(name: str, *, device: str = "cpu") -> Feature:
+    """A ready measurement: ``load_feature("pose")``. Its network moves to the device, for every feature that shares it.
 
     Raises:
         ValueError: an unknown name; the error has the nearest known one.
     """
     makers = {name: maker for group in FEATURES.values() for name, maker in group.items()} | dict(HOLDS)
-    return makers[checks.known(name, makers, "feature")]()
+    feature = makers[checks.known(name, makers, "feature")]()
+    network = getattr(feature, "network", None)
+    network = network.network if isinstance(network, faces.Beside) else network
+    if isinstance(network, nn.Module):
+        network.to(device)
+    return feature
 
 
-def load_features(*names: str) -> tuple[Feature, ...]:
+def load_features(*names: str, device: str = "cpu") -> tuple[Feature, ...]:
     """Several, by name or by group ("pixels", "geometry", "faces", "regions", "all"), each once; without names, all."""
     groups = feature_names()
     wanted = [one for name in names or ("all",) for one in groups.get(name, (name,))]
     for name in wanted:
         checks.known(name, {*groups, *groups["all"], *HOLDS}, "feature or group")
-    return tuple(load_feature(name) for name in dict.fromkeys(wanted))
+    return tuple(load_feature(name, device=device) for name in dict.fromkeys(wanted))
 
 
-def load_generator(name: str) -> Generator:
-    """A shipped generator: ``load_generator("faces64")``."""
-    from steerable.generators import dcgan
+def load_generator(name: str | os.PathLike[str], *, device: str = "cpu") -> ModuleGenerator:
+    """A shipped generator by name, or one from a file: ``load_generator("faces64")``, ``load_generator("out/mine.safetensors")``.
 
+    Raises:
+        ValueError: an unknown name, or a file that holds no generator.
+    """
     known = [entry.name for entry in entries().values() if entry.kind == "generator"]
-    return dcgan.from_state_dict(tensors(checks.known(name, known, "generator")), name=name)
+    text = os.fspath(name)
+    if text in known:
+        return dcgan.from_state_dict(tensors(text), name=text).to(device)
+    if Path(text).exists() or Path(text).suffix or os.sep in text:
+        return store.load_generator_file(text).to(device)
+    checks.known(text, known, "generator")
+    raise AssertionError("checks.known has refused the name")

@@ -36,6 +36,11 @@ class ModuleGenerator:
     def name(self) -> str:
         return self.spaces["z"].generator
 
+    def to(self, device: str | torch.device) -> ModuleGenerator:
+        """The same generator with its weights on another device; latents are sampled there too."""
+        self.network.to(device)
+        return self
+
     def sample(
         self, n: int, *, seed: int, space: str = "z", labels: int | Sequence[int] | Tensor | None = None, psi: float = 1.0
     ) -> Latents:

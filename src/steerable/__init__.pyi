@@ -1,0 +1,36 @@
+from .controls.controller import AlongAxis as AlongAxis
+from .controls.directions import Directions as Directions
+from .controls.directions import amounts as amounts
+from .controls.trajectory import Trajectory as Trajectory
+from .edits import as_edit as as_edit
+from .edits import edit as edit
+from .evaluation.quality import kernel_distance as kernel_distance
+from .evaluation.response import response as response
+from .evaluation.summary import effects as effects
+from .evaluation.summary import leakage as leakage
+from .features.network import column as column
+from .features.network import feature as feature
+from .features.pixels import Box as Box
+from .features.pixels import RegionPixels as RegionPixels
+from .fitting.axes import fit_axes as fit_axes
+from .fitting.calibrate import calibrate as calibrate
+from .fitting.labels import fit_feature as fit_feature
+from .fitting.walks import fit_directions as fit_directions
+from .generators.module import wrap as wrap
+from .protocols import Control as Control
+from .protocols import Edit as Edit
+from .protocols import Feature as Feature
+from .protocols import Generator as Generator
+from .protocols import Knob as Knob
+from .protocols import Latents as Latents
+from .protocols import LatentSpace as LatentSpace
+from .render import strip as strip
+from .sampling import measure as measure
+from .store import load_control as load_control
+from .store import save_control as save_control
+from .zoo import load_backbone as load_backbone
+from .zoo import load_feature as load_feature
+from .zoo import load_features as load_features
+from .zoo import load_generator as load_generator
+
+__version__: str

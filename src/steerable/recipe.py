@@ -1,0 +1,175 @@
+"""One serialised edit: the same in Python, on the command line and inside a PNG.
+
+A recipe names the generator by fingerprint and carries the directions that it turns, so that a picture brings everything that made it but the
+generator's weights. ``draw`` is a pure function from a recipe and its generator to a picture: the same bytes on the same machine.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from steerable import checks, render, store, zoo
+from steerable.controls.controller import AlongAxis
+from steerable.controls.directions import Directions, amounts
+from steerable.controls.trajectory import Trajectory
+from steerable.features.network import select
+from steerable.features.pixels import Box, RegionPixels
+from steerable.protocols import Generator, Images, Latents
+from steerable.sampling import latents_of
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+
+class Turn(BaseModel):
+    """Knobs of one control, turned by amounts, with others held, or set to values."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    control: str = Field(description="the knobs that are used, as a control file in base64")
+    amounts: dict[str, float] = {}
+    values: dict[str, float] = {}
+    hold: tuple[str, ...] = ()
+
+
+class Drive(BaseModel):
+    """A trajectory: hold the pixels of a box and move the rest by a root-mean-square amount (in [-1, 1] units)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    box: tuple[int, int, int, int] = Field(description="top, left, bottom, right")
+    amount: float
+
+
+class Sweep(BaseModel):
+    """One knob at several amounts: the columns of a strip."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    knob: str
+    amounts: tuple[float, ...]
+
+
+class Recipe(BaseModel):
+    """Generator, seeds and everything that was done to them, in the order turn, drive, sweep."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    version: int = 1
+    generator: str
+    fingerprint: str
+    seeds: tuple[int, ...]
+    psi: float = 1.0
+    label: int | None = None
+    turn: Turn | None = None
+    drive: Drive | None = None
+    sweep: Sweep | None = None
+    scale: int = 1
+
+
+def parse(text: str, *, what: str) -> Recipe:
+    """A recipe from its JSON; ``what`` names the source in errors."""
+    try:
+        return Recipe.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole"
+        raise ValueError(f"{what} holds no recipe of ours: {where}: {first['msg'].lower()}.") from None
+
+
+def turn(
+    control: Directions,
+    *,
+    amounts: Mapping[str, float] | None = None,
+    values: Mapping[str, float] | None = None,
+    hold: Sequence[str] = (),
+    swept: Sequence[str] = (),
+) -> Turn:
+    """A turn that carries the knobs it uses (``swept`` ones too) and no others."""
+    used = list(dict.fromkeys([*(amounts or {}), *(values or {}), *hold, *swept]))
+    small = control[used]
+    small = replace(small, fit={"method": control.fit.get("method", "")})
+    data = base64.b64encode(store.control_bytes(small)).decode()
+    return Turn(control=data, amounts=dict(amounts or {}), values=dict(values or {}), hold=tuple(hold))
+
+
+def steer(recipe: Recipe, generator: Generator) -> list[Latents]:
+    """The steered latents of all seeds: one batch, or one for each amount of the sweep.
+
+    Raises:
+        ValueError: the generator is another one than the recipe's, or the recipe's control does not fit it.
+    """
+    if generator.fingerprint != recipe.fingerprint:
+        raise ValueError(f"this recipe belongs to {recipe.generator} ({recipe.fingerprint[:4]}…), the generator is ({generator.fingerprint[:4]}…).")
+    latents = latents_of(generator, recipe.seeds, psi=recipe.psi, labels=recipe.label)
+    control = None
+    if recipe.turn is not None:
+        control = unpack(recipe.turn, generator)
+        latents = control.steer(latents, amounts(control, latents, recipe.turn.amounts))
+        for name, value in recipe.turn.values.items():
+            (feature,) = select(zoo.load_features(), [name])
+            setter = AlongAxis(generator, control[name], feature)
+            latents = setter.steer(latents, torch.full((len(latents), 1), value))
+    if recipe.drive is not None:
+        latents = trajectory(generator, recipe.drive.box).path(latents, torch.full((len(latents), 1), recipe.drive.amount)).end
+    if recipe.sweep is None:
+        return [latents]
+    if control is None:
+        raise ValueError(f'this recipe sweeps "{recipe.sweep.knob}" but carries no control.')
+    knob = recipe.sweep.knob
+    return [control.steer(latents, amounts(control, latents, {knob: amount})) for amount in recipe.sweep.amounts]
+
+
+def unpack(one: Turn, generator: Generator) -> Directions:
+    """The control that a turn carries, with its holds applied."""
+    try:
+        content = base64.b64decode(one.control, validate=True)
+    except ValueError:
+        raise ValueError("the control inside this recipe is not base64: the recipe was changed by hand or cut.") from None
+    control = store.control_of(content, what="the control inside this recipe", generator=generator)
+    return control.held(one.hold) if one.hold else control
+
+
+def trajectory(generator: Generator, box: tuple[int, int, int, int]) -> Trajectory:
+    """Hold the pixels of a box, move all others."""
+    region = Box(*box)
+    return Trajectory(
+        generator,
+        move=RegionPixels(region, generator.image_shape[1:], invert=True, name="outside"),
+        hold=RegionPixels(region, generator.image_shape[1:], name="inside"),
+    )
+
+
+def draw(recipe: Recipe, generator: Generator) -> PIL.Image.Image:
+    """The picture of a recipe: one image, a sheet of several seeds, or a strip with a column for each amount."""
+    with torch.no_grad():
+        columns: list[Images] = [generator(latents) for latents in steer(recipe, generator)]
+    boxes = [] if recipe.drive is None else [recipe.drive.box]
+    if recipe.sweep is not None:
+        rows = [torch.stack([column[i] for column in columns]) for i in range(len(recipe.seeds))]
+        knob = unpack(recipe.turn, generator).knobs if recipe.turn else ()
+        unit = next((k.unit for k in knob if k.name == recipe.sweep.knob), "")
+        return render.strip(
+            rows,
+            row_labels=[f"seed {seed}" for seed in recipe.seeds],
+            column_labels=[f"{amount:+.3g}" for amount in recipe.sweep.amounts],
+            title=f"{recipe.sweep.knob} ({unit})" if unit else recipe.sweep.knob,
+            scale=max(recipe.scale, 2),
+            boxes=boxes,
+        )
+    if len(recipe.seeds) == 1:
+        picture = render.to_uint8(columns[0])[0]
+        import PIL.Image
+
+        image = PIL.Image.fromarray(picture)
+        return image if recipe.scale == 1 else image.resize((image.width * recipe.scale, image.height * recipe.scale), PIL.Image.Resampling.NEAREST)
+    return render.grid(columns[0], captions=[f"seed {seed}" for seed in recipe.seeds], scale=max(recipe.scale, 2), boxes=boxes)
+
+
+def checked_generator(recipe: Recipe, generator: Generator | None = None) -> Generator:
+    """The recipe's generator from the zoo or its file, refused if its weights are others."""
+    found = zoo.load_generator(recipe.generator) if generator is None else generator
+    checks.same_generator(next(iter(found.spaces.values())), recipe.fingerprint, recipe.generator, "this recipe")
+    return found
