@@ -42,7 +42,7 @@ def amounts(given: Tensor, n: int, knobs: tuple[Knob, ...]) -> Tensor:
     if tuple(given.shape) != (n, len(knobs)):
         names = ", ".join(knob.name for knob in knobs)
         raise ValueError(f"amounts are (n, knobs) = ({n}, {len(knobs)}) for {names}; got {tuple(given.shape)}.")
-    return given
+    return finite(given, "amounts")
 
 
 def finite(values: Tensor, what: str) -> Tensor:

@@ -35,14 +35,14 @@ def jacobian(
         ValueError: the features are not (n, m), or the Jacobian holds NaN or infinite numbers.
     """
     n, d = len(values), values[0].numel()
+    with torch.no_grad():
+        features = local(values)
+    if features.ndim != 2 or len(features) != n:
+        raise ValueError(f"features of {n} latents are (n, m), got {tuple(features.shape)}.")
     if method == "difference":
         with torch.no_grad():
-            features, jac = local(values), _differences(local, values, chunk, step)
+            jac = _differences(local, values, chunk, step)
     else:
-        with torch.no_grad():
-            features = local(values)
-        if features.ndim != 2 or len(features) != n:
-            raise ValueError(f"features of {n} latents are (n, m), got {tuple(features.shape)}.")
         forward = method == "forward" or (method == "auto" and d <= 2 * features.shape[1])
         jac = _forward(local, values, chunk) if forward else _reverse(local, values, chunk)
     bad = int((~torch.isfinite(jac)).sum())
