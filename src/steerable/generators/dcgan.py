@@ -75,6 +75,10 @@ def from_state_dict(checkpoint: Mapping[str, Any], *, name: str = "dcgan") -> Mo
     state = _find_state(checkpoint)
     kernels, norms, biases, table = _chain(state)
     widths = [kernels[0].shape[0], *(kernel.shape[1] for kernel in kernels)]
+    if table is not None and table.shape[1] >= widths[0]:
+        raise ValueError(
+            f"{name} takes {widths[0]} numbers, its label table has {table.shape[1]}: nothing is left for the latent. Build the module and wrap() it."
+        )
     network = DCGAN(
         widths,
         first=kernels[0].shape[2],
@@ -94,7 +98,10 @@ def from_state_dict(checkpoint: Mapping[str, Any], *, name: str = "dcgan") -> Mo
     missing = [k for k in network.state_dict() if k not in tensors and not k.endswith("num_batches_tracked")]
     if missing:
         raise ValueError(f"{name} lacks {missing[0]} and {len(missing) - 1} other tensors of its DCGAN: the file is incomplete.")
-    network.load_state_dict({key: value.float() for key, value in tensors.items()}, strict=False)
+    try:
+        network.load_state_dict({key: value.float() for key, value in tensors.items()}, strict=False)
+    except RuntimeError as error:
+        raise ValueError(f"{name} is no DCGAN: {str(error).splitlines()[-1].strip()}") from error
     return wrap(network, latent_size=network.latent_size, name=name, classes=network.classes, value_range=(-1, 1))
 
 
@@ -117,7 +124,9 @@ def _find_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
             states[key] = state
     if not states:
         shapes = ", ".join(f"{k} {tuple(v.shape)}" for k, v in list(checkpoint.items())[:3] if isinstance(v, Tensor))
-        raise ValueError(f"no DCGAN generator in this checkpoint: it holds {shapes or ', '.join(map(str, list(checkpoint)[:5])) or 'nothing'}.")
+        raise ValueError(
+            f"no DCGAN generator in this checkpoint: it holds {shapes or ', '.join(map(str, list(checkpoint)[:5])) or 'nothing'}."
+        )
     averaged = [key for key in states if "ema" in key.lower()]
     if len(states) > 1 and len(averaged) != 1:
         raise ValueError(f"this checkpoint holds several generators ({', '.join(states)}): pass the one you mean.")
@@ -141,10 +150,12 @@ def _is_chain(kernels: Mapping[str, Tensor]) -> bool:
 def _chain(state: Mapping[str, Tensor]) -> tuple[list[Tensor], list[dict[str, Tensor] | None], list[Tensor | None], Tensor | None]:
     """Kernels, the batch norm after each, biases, and the label table if there is one."""
     kernels = _kernels(state)
-    odd = {k: v for k, v in list(kernels.items())[1:] if tuple(v.shape[2:]) != (4, 4)}
-    if odd:
-        key, kernel = next(iter(odd.items()))
-        raise ValueError(f"{key} is {kernel.shape[2]} x {kernel.shape[3]}; DCGAN layers after the first are 4 x 4. Build the module and wrap() it.")
+    for i, (key, kernel) in enumerate(kernels.items()):
+        height, width = kernel.shape[2:]
+        if height != width or (i > 0 and height != 4):
+            raise ValueError(
+                f"{key} is {height} x {width}; DCGAN layers are square, and 4 x 4 after the first. Build the module and wrap() it."
+            )
     order = sorted(state, key=_natural)
     starts = [order.index(k) for k in kernels]
     norms: list[dict[str, Tensor] | None] = []
@@ -152,7 +163,9 @@ def _chain(state: Mapping[str, Tensor]) -> tuple[list[Tensor], list[dict[str, Te
         end = len(order) if following is None else min(order.index(k) for k in order if _owner(k) == _owner(following))
         between = order[max(i for i, k in enumerate(order) if _owner(k) == _owner(key)) + 1 : end]
         owner = next((_owner(k) for k in between if k.endswith("running_mean")), None)
-        norms.append(None if owner is None else {k.rsplit(".", 1)[1]: state[k] for k in between if _owner(k) == owner and "num_batches" not in k})
+        norms.append(
+            None if owner is None else {k.rsplit(".", 1)[1]: state[k] for k in between if _owner(k) == owner and "num_batches" not in k}
+        )
     assert len(starts) == len(norms)
     if norms[-1] is not None:
         raise ValueError("this checkpoint has a batch norm after its last layer, which no DCGAN has. Build the module and wrap() it.")

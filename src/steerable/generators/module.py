@@ -62,8 +62,8 @@ class ModuleGenerator:
             rng = torch.Generator().manual_seed(row_seed(seed, row))
             rows.append(torch.randn(z.shape, generator=rng))
             drawn.append(int(torch.randint(self.classes, (), generator=rng)) if self.classes else 0)
-        device = next((p.device for p in self.network.parameters()), torch.device("cpu"))
-        return Latents(psi * torch.stack(rows).to(device), z, self._labels(labels, drawn, device))
+        like = next(self.network.parameters(), torch.zeros(()))
+        return Latents(psi * torch.stack(rows).to(like), z, self._labels(labels, drawn, like.device))
 
     def to_space(self, latents: Latents, name: str) -> Latents:
         """The latents themselves: this generator has one space, z."""
@@ -74,9 +74,11 @@ class ModuleGenerator:
     def __call__(self, latents: Latents) -> Images:
         checks.lives_in(latents, self.spaces["z"], "this generator")
         if self.classes and latents.labels is None:
-            raise ValueError(f"{self.name} has {self.classes} classes: its latents need labels, e.g. generator.sample(4, seed=0, labels=3).")
+            raise ValueError(
+                f"{self.name} has {self.classes} classes: its latents need labels, e.g. generator.sample(4, seed=0, labels=3)."
+            )
         low, high = self.value_range
-        images = _run(self.network, latents.values, latents.labels, self.classes, self.label_form)
+        images = _run(self.network, latents.values, latents.labels, self.classes, self.label_form).float()
         return images if (low, high) == (-1.0, 1.0) else (images - low) * (2 / (high - low)) - 1
 
     def _labels(self, given: int | Sequence[int] | Tensor | None, drawn: list[int], device: torch.device) -> Tensor | None:
@@ -117,6 +119,10 @@ def wrap(
             no finite float images, or has a value range that has to be stated.
     """
     shape = (latent_size,) if isinstance(latent_size, int) else tuple(latent_size)
+    if not shape or min(shape) < 1:
+        raise ValueError(f"latent_size is the shape of one latent, 100 or (100, 1, 1) for example; got {latent_size}.")
+    if value_range is not None and not float("-inf") < value_range[0] < value_range[1] < float("inf"):
+        raise ValueError(f"value_range is (lowest, highest), (0, 1) for example; got {value_range}.")
     module = module.eval().requires_grad_(False)
     bad = [key for key, tensor in module.state_dict().items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
     if bad:
@@ -154,7 +160,7 @@ def fingerprint_of(module: nn.Module) -> str:
     digest = hashlib.sha256(type(module).__qualname__.encode() if not module.state_dict() else b"")
     for key, tensor in sorted(module.state_dict().items()):
         digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
