@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
 
 
@@ -11,3 +13,11 @@ import pytest
 def project() -> Path:
     """The root of the working tree."""
     return Path(__file__).parent.parent
+
+
+@pytest.fixture
+def no_annotation_checks() -> Iterator[None]:
+    """As a user runs it: annotations are not enforced, so what they see is our own message."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jaxtyping
 import pytest
 import torch
 
@@ -51,14 +50,6 @@ def test_rows_take_their_labels_along():
     for rows in (slice(1, 4, 2), [1, 3], torch.tensor([1, 3]), torch.tensor([False, True, False, True])):
         some = latents[rows]
         assert len(some) == 2 and some.labels.tolist() == [6, 8] and some.values[:, 0].tolist() == [3, 9]
-
-
-@pytest.fixture
-def no_annotation_checks():
-    """As a user runs it: the annotations are not enforced, so our own message is what they see."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.usefixtures("no_annotation_checks")
