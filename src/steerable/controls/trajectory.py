@@ -81,6 +81,8 @@ class Trajectory:
         known = ("leak", "stride", "reach", "damping", "max_steps")
         for name, value in options.items():
             object.__setattr__(self, checks.known(name, known, "option of Trajectory"), value)
+            if not value > 0:
+                raise ValueError(f"{name} of a trajectory is a number above 0, got {value}.")
         for name, given in (("move", move), ("hold", hold)):
             features = tuple(given) if isinstance(given, Sequence) else (given,)
             if not features:
