@@ -1,0 +1,217 @@
+"""Trajectories on a linear generator, where the best direction is an eigenvector and every change is known."""
+
+import pytest
+import torch
+from toys import LinearGenerator, OnePixel, linear_generator
+
+from steerable.controls.trajectory import Trajectory, first_direction
+from steerable.features.network import feature
+from steerable.protocols import Latents
+
+MOVED, HELD = [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)], [(0, 3), (1, 3), (2, 3)]
+
+
+@pytest.fixture(scope="module")
+def generator():
+    return linear_generator(6, (3, 4, 4))
+
+
+def pixels(places):
+    return [OnePixel(row, col) for row, col in places]
+
+
+def rows_of(generator, places):
+    """The rows of the matrix that make these pixels of the first channel."""
+    return generator.matrix[[row * 4 + col for row, col in places]]
+
+
+def trajectory(generator, **options):
+    return Trajectory(generator, move=pixels(MOVED), hold=pixels(HELD), **options)
+
+
+def amounts(*values):
+    return torch.tensor(values)[:, None]
+
+
+def decoupled():
+    """The upper two rows of the image depend on the first three latents, the lower two on the others."""
+    matrix = torch.zeros(16, 6)
+    rng = torch.Generator().manual_seed(0)
+    matrix[:8, :3], matrix[8:, 3:] = torch.randn(8, 3, generator=rng) / 5, torch.randn(8, 3, generator=rng) / 5
+    return LinearGenerator(matrix, torch.zeros(16), (1, 4, 4))
+
+
+# ------------------------------------------------------------------ the direction
+
+
+def test_the_first_step_is_the_generalised_eigenvector(generator):
+    from scipy.linalg import eigh
+
+    move, hold = rows_of(generator, MOVED).double(), rows_of(generator, HELD).double()
+    held = hold.T @ hold / len(hold)
+    damped = held + 0.1 * held.trace() / 6 * torch.eye(6, dtype=torch.float64)
+    _, vectors = eigh((move.T @ move / len(move)).numpy(), damped.numpy())
+    best = torch.from_numpy(vectors[:, -1]).float()
+    best = best * best[best.abs().argmax()].sign()  # the largest component is positive
+
+    path = trajectory(generator).path(generator.sample(2, seed=0), amounts(0.3, 0.3))
+    step = path.waypoints[1].values - path.waypoints[0].values
+    assert torch.allclose(torch.nn.functional.normalize(step), torch.nn.functional.normalize(best, dim=0).expand(2, -1), atol=1e-3)
+
+
+def test_a_first_direction_has_unit_length_and_a_positive_largest_component():
+    rng = torch.Generator().manual_seed(0)
+    roots = torch.randn(2, 3, 5, 5, generator=rng)
+    move, hold = roots @ roots.mT + 0.1 * torch.eye(5)
+    found = first_direction(move, torch.linalg.cholesky(hold))
+    assert found.norm(dim=1).tolist() == pytest.approx([1, 1, 1], abs=1e-5)
+    assert (found.gather(1, found.abs().argmax(1, keepdim=True)) > 0).all()
+    quotient = (found[:, None] @ move @ found[..., None]) / (found[:, None] @ hold @ found[..., None])
+    others = torch.randn(100, 5, generator=rng)
+    for row in range(3):  # no other direction has a larger quotient
+        assert ((others @ move[row] * others).sum(1) / (others @ hold[row] * others).sum(1)).max() <= quotient[row].item() + 1e-4
+
+
+# ------------------------------------------------------------------ arriving
+
+
+@pytest.mark.parametrize("amount", [0.02, 0.3, -0.3, 1.0])
+def test_the_amount_is_reached_within_one_percent(generator, amount):
+    path = trajectory(generator).path(generator.sample(4, seed=0), amounts(*[amount] * 4))
+    assert path.reached.all()
+    assert path.moved[-1].tolist() == pytest.approx([abs(amount)] * 4, rel=0.0101)
+
+
+def test_the_ledger_is_what_the_images_show(generator):
+    start = generator.sample(3, seed=0)
+    path = trajectory(generator).path(start, amounts(0.2, 0.4, -0.1))
+    change = generator(path.end) - generator(start)
+    for places, ledger in ((MOVED, path.moved), (HELD, path.drift)):
+        seen = torch.stack([change[:, 0, row, col] for row, col in places], 1).square().mean(1).sqrt()
+        assert torch.allclose(ledger[-1], seen, atol=1e-6)
+
+
+def test_what_is_held_drifts_no_more_than_allowed(generator):
+    path = trajectory(generator, leak=0.02).path(generator.sample(4, seed=0), amounts(*[0.3] * 4))
+    assert path.reached.all()
+    assert (path.drift[-1] <= 0.02 * 0.3 * 1.05).all()
+
+
+def test_a_hold_that_shares_no_latent_with_the_move_is_kept_exactly():
+    generator = decoupled()
+    start = generator.sample(4, seed=0)
+    control = Trajectory(generator, move=pixels([(0, 0), (0, 1), (1, 2)]), hold=pixels([(2, 0), (2, 1), (3, 2)]))
+    path = control.path(start, amounts(*[0.2] * 4))
+    assert path.reached.all()
+    assert torch.allclose(generator(path.end)[:, :, 2:], generator(start)[:, :, 2:], rtol=0, atol=1e-6)
+
+
+def test_with_little_damping_the_direction_stays_in_the_null_space_of_the_hold(generator):
+    path = trajectory(generator, damping=1e-6, reach=3.0).path(generator.sample(4, seed=0), amounts(*[0.3] * 4))
+    assert path.reached.all()
+    assert path.drift[-1].max() < 1e-3 * 0.3
+
+
+def test_an_amount_out_of_reach_is_reported_and_not_pretended(generator):
+    path = trajectory(generator, max_steps=2).path(generator.sample(2, seed=0), amounts(5.0, 0.0))
+    assert path.reached.tolist() == [False, True]
+    assert path.moved[-1, 0] < 5.0
+
+
+def test_opposite_amounts_go_opposite_ways(generator):
+    start = generator.sample(3, seed=0)
+    there, back = (trajectory(generator).steer(start, amounts(*[amount] * 3)).values - start.values for amount in (0.3, -0.3))
+    assert torch.allclose(there, -back, atol=1e-4)
+
+
+def test_a_zero_amount_returns_the_very_same_values(generator):
+    start = generator.sample(3, seed=0)
+    moved = trajectory(generator).steer(start, amounts(0.0, 0.3, 0.0))
+    assert torch.equal(moved.values[[0, 2]], start.values[[0, 2]]) and not torch.equal(moved.values[1], start.values[1])
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_a_row_does_not_depend_on_the_batch(generator, batch):
+    start, asked = generator.sample(5, seed=0), amounts(0.1, -0.2, 0.3, 0.0, 0.05)
+    together = trajectory(generator).path(start, asked, batch=batch)
+    for row in range(5):
+        alone = trajectory(generator).steer(start[row : row + 1], asked[row : row + 1])
+        assert torch.allclose(alone.values, together.end.values[row : row + 1], atol=1e-4)
+
+
+def test_a_row_that_arrived_stays_where_it_is(generator):
+    path = trajectory(generator).path(generator.sample(2, seed=0), amounts(0.05, 1.0))
+    arrived = int((((path.moved[:, 0] - 0.05).abs() <= 0.0005) & (path.drift[:, 0] <= 0.0025)).nonzero()[0])
+    assert len(path.waypoints) > arrived + 2
+    assert all(torch.equal(point.values[0], path.end.values[0]) for point in path.waypoints[arrived:])
+
+
+def test_a_path_has_a_point_for_each_row_of_its_ledger(generator):
+    start = generator.sample(9, seed=0)
+    path = trajectory(generator).path(start, amounts(*[0.1] * 8, 0.6), batch=8)  # the last part takes more steps
+    assert len(path.waypoints) == len(path.moved) == len(path.drift)
+    assert torch.equal(path.waypoints[0].values, start.values)
+    assert (path.moved[0] == 0).all() and (path.drift[0] == 0).all()
+
+
+def test_a_feature_without_gradients_is_followed_by_differences(generator):
+    def black_box(images):
+        return images.detach().numpy()[:, 0, :2, :2].reshape(len(images), -1)
+
+    boxed = feature(black_box, name="corner", columns=("a", "b", "c", "d"))
+    start = generator.sample(2, seed=0)
+    smooth = Trajectory(generator, move=pixels([(0, 0), (0, 1), (1, 0), (1, 1)]), hold=pixels(HELD)).steer(start, amounts(0.2, -0.2))
+    assert not boxed.differentiable
+    assert torch.allclose(
+        Trajectory(generator, move=boxed, hold=pixels(HELD)).steer(start, amounts(0.2, -0.2)).values, smooth.values, atol=1e-2
+    )
+
+
+def test_labels_travel_along(generator):
+    start = generator.sample(2, seed=0)
+    labelled = Latents(start.values, start.space, torch.tensor([3, 4]))
+    assert trajectory(generator).steer(labelled, amounts(0.1, 0.1)).labels.tolist() == [3, 4]
+
+
+# ------------------------------------------------------------------ what is asked for
+
+
+def test_moving_and_holding_one_thing_is_refused_by_its_name(generator):
+    with pytest.raises(ValueError, match=r"pixel-0-0-3 cannot be moved and held at once: take it out of one of them"):
+        Trajectory(generator, move=pixels([(0, 0), (0, 3)]), hold=pixels(HELD))
+
+
+@pytest.mark.parametrize("missing", ["move", "hold"])
+def test_nothing_to_move_or_to_hold_is_refused(generator, missing):
+    asked = {"move": pixels(MOVED), "hold": pixels(HELD), missing: []}
+    with pytest.raises(ValueError, match=f"a trajectory needs something to {missing}: give at least one feature"):
+        Trajectory(generator, **asked)
+
+
+def test_an_unknown_option_gets_the_nearest(generator):
+    with pytest.raises(ValueError, match=r'unknown option of Trajectory "dampening": did you mean "damping"\?'):
+        trajectory(generator, dampening=0.2)
+
+
+@pytest.mark.parametrize("option", [{"leak": -0.1}, {"stride": 0.0}, {"reach": -1.0}, {"damping": float("nan")}, {"max_steps": 0}])
+def test_an_option_that_cannot_be_is_refused(generator, option):
+    with pytest.raises(ValueError, match=rf"{next(iter(option))} .*got"):
+        trajectory(generator, **option)
+
+
+def test_one_feature_needs_no_list(generator):
+    control = Trajectory(generator, move=OnePixel(0, 0), hold=OnePixel(3, 3))
+    assert control.knobs[0].name == "pixel-0-0-0" and control.knobs[0].unit == "rms levels"
+
+
+def test_latents_of_another_generator_are_refused_by_both_names(generator):
+    other = LinearGenerator(generator.matrix, generator.offset, generator.image_shape, "a8010000", "digits")
+    with pytest.raises(ValueError, match=r"this trajectory belongs to toy \(00to…\), got latents of digits \(a801…\)"):
+        trajectory(generator).steer(other.sample(1, seed=0), amounts(0.1))
+
+
+def test_a_move_that_no_latent_makes_is_reported_as_not_reached():
+    generator = decoupled()
+    blind = LinearGenerator(generator.matrix.clone().index_fill(0, torch.tensor([0]), 0.0), generator.offset, generator.image_shape)
+    path = Trajectory(blind, move=OnePixel(0, 0), hold=OnePixel(3, 3), max_steps=3).path(blind.sample(1, seed=0), amounts(0.1))
+    assert not path.reached.any() and path.end.values.isfinite().all()
