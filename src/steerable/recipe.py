@@ -7,14 +7,16 @@ generator's weights. ``draw`` is a pure function from a recipe and its generator
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from steerable import checks, render, store, zoo
+from steerable import files, render, store, zoo
 from steerable.controls.controller import AlongAxis
 from steerable.controls.directions import Directions, amounts
 from steerable.controls.trajectory import Trajectory
@@ -137,8 +139,8 @@ def trajectory(generator: Generator, box: tuple[int, int, int, int]) -> Trajecto
     region = Box(*box)
     return Trajectory(
         generator,
-        move=RegionPixels(region, generator.image_shape[1:], invert=True, name="outside"),
-        hold=RegionPixels(region, generator.image_shape[1:], name="inside"),
+        move=RegionPixels(region, generator.image_shape, invert=True, name="outside"),
+        hold=RegionPixels(region, generator.image_shape, name="inside"),
     )
 
 
@@ -168,8 +170,24 @@ def draw(recipe: Recipe, generator: Generator) -> PIL.Image.Image:
     return render.grid(columns[0], captions=[f"seed {seed}" for seed in recipe.seeds], scale=max(recipe.scale, 2), boxes=boxes)
 
 
-def checked_generator(recipe: Recipe, generator: Generator | None = None) -> Generator:
-    """The recipe's generator from the zoo or its file, refused if its weights are others."""
-    found = zoo.load_generator(recipe.generator) if generator is None else generator
-    checks.same_generator(next(iter(found.spaces.values())), recipe.fingerprint, recipe.generator, "this recipe")
-    return found
+def single(recipe: Recipe) -> list[Recipe]:
+    """The recipe of each seed on its own."""
+    return [recipe.model_copy(update={"seeds": (seed,)}) for seed in recipe.seeds]
+
+
+def write(recipe: Recipe, generator: Generator, path: str | os.PathLike[str]) -> Path:
+    """Draw a recipe into a PNG that carries it."""
+    return render.write_png(path, draw(recipe, generator), recipe=recipe.model_dump_json(exclude_defaults=True))
+
+
+def read(path: str | os.PathLike[str]) -> Recipe:
+    """The recipe inside a PNG, or in a JSON file.
+
+    Raises:
+        ValueError: no such file, or there is no recipe of ours in it.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"{path} does not exist: name a PNG that steer has written, or a recipe as JSON.")
+    text = path.read_text(encoding="utf-8") if files.sniff(path) == "text" else render.read_recipe(path)
+    return parse(text, what=str(path))

@@ -105,17 +105,53 @@ def measure(
     Raises:
         ValueError: two features share a name or a column, a value is not finite, or a cached part is damaged.
     """
-    names, units = columns_of(features)
     latents = generator.sample(n, seed=seed, psi=psi, labels=labels)
-    starts = list(range(0, n, PART))
-    kept = None if cache is None else _Cache(Path(cache), generator, latents, seed=seed, psi=psi, labelled=labels is not None)
+    population = f"seed{seed}-psi{psi:g}"
+    if labels is not None and latents.labels is not None:
+        population += f"-labels-{_short(latents.labels.cpu().numpy().tobytes())}"
+    return _tabulate(generator, features, latents, population, seed=seed, batch=batch, cache=cache)
+
+
+def measure_seeds(
+    generator: Generator,
+    features: Sequence[Feature],
+    seeds: Sequence[int],
+    *,
+    psi: float = 1.0,
+    label: int | None = None,
+    batch: int = 32,
+    cache: str | os.PathLike[str] | None = None,
+) -> Table:
+    """``measure`` for seeds listed one by one: the first latent of each."""
+    population = f"seeds-{_short(json.dumps([list(seeds), label]).encode())}-psi{psi:g}"
+    latents = latents_of(generator, seeds, psi=psi, labels=label)
+    return _tabulate(generator, features, latents, population, seed=seeds[0], batch=batch, cache=cache)
+
+
+def _tabulate(
+    generator: Generator,
+    features: Sequence[Feature],
+    latents: Latents,
+    population: str,
+    *,
+    seed: int,
+    batch: int,
+    cache: str | os.PathLike[str] | None,
+) -> Table:
+    names, units = columns_of(features)
+    kept = None if cache is None else _Cache(Path(cache) / f"{generator.fingerprint[:12]}-{population}")
     if kept is not None:
         kept.drop_changed(features, observe(generator, features, latents[:2], batch=2))
+    starts = list(range(0, len(latents), PART))
     parts = [
         _part(generator, features, latents[start : start + PART], start, kept, batch)
         for start in progress.track(starts, "generate and measure", total=len(starts))
     ]
     return Table(latents, torch.cat(parts), names, units, seed)
+
+
+def _short(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:10]
 
 
 def latents_of(generator: Generator, seeds: Sequence[int], *, psi: float = 1.0, labels: int | None = None) -> Latents:
@@ -125,14 +161,19 @@ def latents_of(generator: Generator, seeds: Sequence[int], *, psi: float = 1.0, 
     return Latents(torch.cat([one.values for one in singles]), singles[0].space, marks)
 
 
+def check_table_name(path: str | os.PathLike[str]) -> Path:
+    """The path, if its suffix says how to write a table."""
+    if Path(path).suffix not in (".csv", ".parquet"):
+        raise ValueError(f"tables are written as .csv or .parquet, got {Path(path).name}.")
+    return Path(path)
+
+
 def write_table(path: str | os.PathLike[str], columns: Mapping[str, Sequence[float | int | str]], metadata: Mapping[str, object]) -> Path:
     """A table as CSV or Parquet, whichever the suffix says; Parquet keeps the metadata inside, CSV in ``<name>.json``."""
     import pyarrow
     from pyarrow import csv, parquet
 
-    path = Path(path)
-    if path.suffix not in (".csv", ".parquet"):
-        raise ValueError(f"tables are written as .csv or .parquet, got {path.name}.")
+    path = check_table_name(path)
     table = pyarrow.table(dict(columns))
     with files.replacing(path) as temporary:
         if path.suffix == ".csv":
@@ -161,11 +202,8 @@ def _part(
 class _Cache:
     """Parquet parts, one folder for each population and feature: ``<generator>-<sampling>/<feature>/rows-000256.parquet``."""
 
-    def __init__(self, root: Path, generator: Generator, latents: Latents, *, seed: int, psi: float, labelled: bool) -> None:
-        digest = ""
-        if labelled and latents.labels is not None:
-            digest = "-labels-" + hashlib.sha256(latents.labels.cpu().numpy().tobytes()).hexdigest()[:8]
-        self.folder = root / f"{generator.fingerprint[:12]}-seed{seed}-psi{psi:g}{digest}"
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def read(self, feature: Feature, start: int, rows: int) -> Float[Tensor, "n m"] | None:
         """The cached values of some rows, or None where not all of them are there."""
@@ -198,7 +236,7 @@ class _Cache:
                 shutil.rmtree(self._file(feature, 0).parent)
 
     def _file(self, feature: Feature, start: int) -> Path:
-        key = hashlib.sha256("\n".join((feature.name, *feature.columns)).encode()).hexdigest()[:8]
+        key = _short("\n".join((feature.name, *feature.columns)).encode())
         plain = "".join(c if c.isalnum() or c in "-_" else "-" for c in feature.name)[:40]
         return self.folder / f"{plain}-{key}" / f"rows-{start:06d}.parquet"
 

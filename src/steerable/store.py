@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,11 @@ from torch import Tensor
 
 from steerable import checks, files
 from steerable.controls.directions import Directions
+from steerable.features.network import NetworkFeature
+from steerable.fitting import labels
 from steerable.generators import dcgan
 from steerable.generators.module import ModuleGenerator
-from steerable.protocols import Generator, Knob, LatentSpace
+from steerable.protocols import Generator, Images, Knob, LatentSpace
 
 VERSION = 1
 
@@ -83,6 +85,22 @@ def control_of(content: bytes, *, what: str, generator: Generator | None = None)
         name = next(iter(generator.spaces.values())).generator or "generator"
         checks.same_generator(control.space, generator.fingerprint, name, what)
     return control
+
+
+def save_feature(feature: NetworkFeature, path: str | os.PathLike[str]) -> Path:
+    """Write a feature that ``fit_feature`` made: its head, without the backbone."""
+    tensors, rest = labels.head_state(feature)
+    description = {"kind": "feature", "version": VERSION, **rest}
+    return files.write_bytes(path, save(tensors, metadata={"steerable": json.dumps(description, sort_keys=True)}))
+
+
+def load_feature(path: str | os.PathLike[str], backbone: Callable[[Images], Tensor]) -> NetworkFeature:
+    """Read a feature back onto the backbone that it was trained on."""
+    path = Path(path)
+    tensors, description = _unpack(read_bytes(path), str(path))
+    if description.get("kind") != "feature":
+        raise ValueError(f"{path} holds {_kind(description)}, not a feature. Make one with: steer fit label LABELS --name NAME.")
+    return labels.head_feature(tensors, description, backbone)
 
 
 def save_generator(generator: ModuleGenerator, path: str | os.PathLike[str]) -> Path:

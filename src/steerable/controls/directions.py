@@ -119,6 +119,27 @@ class Directions:
         return (self.vectors if self.normals is None else self.normals).flatten(1)
 
 
+def join(parts: Sequence[Directions]) -> Directions:
+    """The knobs of several controls of one space, in order; how each was fitted is in ``fit["parts"]``.
+
+    Raises:
+        ValueError: none, controls of different spaces, or two knobs of one name.
+    """
+    if not parts:
+        raise ValueError("there is no control to join: give at least one.")
+    others = [part.space for part in parts if part.space != parts[0].space]
+    if others:
+        raise ValueError(f"controls of {parts[0].space} and of {others[0]} cannot be joined.")
+    normals = torch.cat([part.gradients for part in parts]).unflatten(1, parts[0].space.shape)
+    return Directions(
+        knobs=tuple(knob for part in parts for knob in part.knobs),
+        space=parts[0].space,
+        vectors=torch.cat([part.vectors for part in parts]),
+        normals=None if all(part.normals is None for part in parts) else normals,
+        fit={"method": "joined", "parts": [dict(part.fit) for part in parts]},
+    )
+
+
 def project_out(
     vectors: Float[Tensor, "k d"], normals: Float[Tensor, "b d"], *, covariance: Float[Tensor, "d d"] | None = None
 ) -> Float[Tensor, "k d"]:

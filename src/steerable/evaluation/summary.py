@@ -10,7 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerable import checks
+from steerable.controls.directions import Directions, cosines
 from steerable.evaluation.response import Response
+from steerable.protocols import Latents
 
 JUDGES: Mapping[str, str] = {  # the second judge of an attribute: a network that no fit has seen
     "yaw": "yaw68",
@@ -125,3 +127,17 @@ def largest_leaks(matrix: Float[Tensor, "k m"], response: Response, knob: str, *
     kin = {knob, JUDGES.get(knob, "")}
     order = row.abs().nan_to_num(-1).argsort(descending=True).tolist()
     return [(response.columns[i], float(row[i])) for i in order if response.columns[i] not in kin][:count]
+
+
+def entanglement(
+    directions: Directions, latents: Latents
+) -> tuple[tuple[Float[Tensor, "k k"], Float[Tensor, "k k"]], tuple[Float[Tensor, "k k"], Float[Tensor, "k k"]]]:
+    """What axes share before and after something was held: ((correlation before, after), (cosine before, after)).
+
+    The correlation is that of the latents' coordinates along the axes over a population; before is the attributes' own gradients,
+    after is the directions that are walked.
+    """
+    rows = latents.values.flatten(1).cpu().double()
+    pairs = (directions.gradients.cpu(), directions.vectors.flatten(1).cpu())
+    before, after = (torch.corrcoef((rows @ vectors.double().T).T).float() for vectors in pairs)
+    return (before, after), (cosines(pairs[0]), cosines(pairs[1]))

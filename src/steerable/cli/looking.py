@@ -1,0 +1,85 @@
+"""The verbs before fitting: what is there, what it generates, what is measured on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from steerable.cli import options, terminal
+from steerable.cli.terminal import parse_seeds, say, short
+
+SHEET = 240  # pictures on a contact sheet
+
+
+def zoo(name: Annotated[str | None, typer.Argument(help="One entry, in full.")] = None) -> None:
+    """List the shipped generators, networks and features, with licence and source."""
+    from steerable import checks
+    from steerable import zoo as shelf
+
+    entries = shelf.entries()
+    if name is not None:
+        for field, value in vars(entries[checks.known(name, entries, "zoo entry")]).items():
+            say(f"{field + ':':15} {value}")
+        return
+    rows = [(e.name, e.kind, e.licence, f"{e.registry} {e.package} {e.version}", e.sha256[:12]) for e in entries.values()]
+    terminal.table(f"{len(rows)} files", ("name", "kind", "licence", "made from", "sha256"), rows)
+    groups = {one: group for group, names in shelf.feature_names().items() if group != "all" for one in names}
+    shown = [shelf.load_feature(one) for one in (*groups, *shelf.HOLDS)]
+    cells = [(f.name, groups.get(f.name, "(wide)"), f.unit, str(len(f.columns)), ", ".join(f.columns[:5])) for f in shown]
+    say("")
+    terminal.table(f"{len(shown)} features", ("name", "group", "unit", "columns", "their names"), cells)
+
+
+def sample(
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("samples"),
+    seeds: options.Seeds = "0-23",
+    generator: options.GeneratorName = "faces64",
+    psi: options.Psi = 1.0,
+    label: options.Label = None,
+    scale: Annotated[int, typer.Option(help="Enlarge the pictures this many times.")] = 1,
+    device: options.Device = "auto",
+) -> None:
+    """Generate a picture for each seed, and a contact sheet. Every PNG carries the recipe that made it."""
+    from steerable import progress, recipe
+
+    numbers = parse_seeds(seeds)
+    made = options.generator(generator, device)
+    whole = recipe.Recipe(generator=generator, fingerprint=made.fingerprint, seeds=tuple(numbers), psi=psi, label=label, scale=scale)
+    resolved = locals()
+    for one in progress.track(recipe.single(whole), "sample"):
+        recipe.write(one, made, out / f"seed-{one.seeds[0]:06d}.png")
+    if len(numbers) > 1:
+        recipe.write(whole.model_copy(update={"seeds": tuple(numbers[:SHEET])}), made, out / "sheet.png")
+    options.write(out / "options.json", "sample", resolved)
+    say(f"{len(numbers)} pictures in {out}" + (f", sheet.png shows the first {SHEET}" if len(numbers) > SHEET else ""))
+
+
+def measure(
+    out: Annotated[Path, typer.Option(help="Table to write: .csv or .parquet.")] = Path("measured.csv"),
+    seeds: options.Seeds = "0-255",
+    generator: options.GeneratorName = "faces64",
+    features: options.Features = "all",
+    head: options.Heads = None,
+    psi: options.Psi = 1.0,
+    label: options.Label = None,
+    cache: options.Cache = None,
+    device: options.Device = "auto",
+) -> None:
+    """Measure the picture of each seed: a table with a row a seed, and its percentiles on the terminal."""
+    from steerable import sampling
+
+    sampling.check_table_name(out)
+    numbers = parse_seeds(seeds)
+    resolved = locals()
+    made, measures = options.generator(generator, device), options.features(features, head, device)
+    table = sampling.measure_seeds(made, measures, numbers, psi=psi, label=label, cache=cache)
+    units = dict(zip(table.columns, table.units, strict=True))
+    columns = {"seed": numbers, **{name: table.column(name).tolist() for name in table.columns}}
+    sampling.write_table(out, columns, {"units": units, "generator": generator, "fingerprint": made.fingerprint, "psi": psi})
+    options.write(out.with_suffix(".options.json"), "measure", resolved)
+    ranks = (0.05, 0.25, 0.5, 0.75, 0.95)
+    rows = [(name, units[name], *(short(float(table.column(name).quantile(q))) for q in ranks)) for name in table.columns]
+    terminal.table(f"n {len(numbers)} images of {made.name}, psi {psi:g}", ("column", "unit", *(f"p{q * 100:.0f}" for q in ranks)), rows)
+    say(f"written: {out}")
