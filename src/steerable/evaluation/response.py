@@ -79,7 +79,7 @@ def response(
         latents: measure on these instead.
     """
     chosen = [knob for knob in control.knobs if knobs is None or knob.name in knobs]
-    for name in knobs or ():
+    for name in (*(knobs or ()), *(amounts or ())):
         checks.known(name, [knob.name for knob in control.knobs], "knob")
     columns, units = columns_of(features)
     latents = generator.sample(n, seed=seed, psi=psi, labels=labels) if latents is None else latents
@@ -93,7 +93,7 @@ def response(
         for knob, amount in progress.track(jobs, "steer and measure", total=len(jobs))
     ]
     values = torch.stack(measured).unflatten(0, (len(chosen), -1))
-    return Response(tuple(chosen), torch.tensor(asked), start, values, columns, units, seed)
+    return Response(tuple(chosen), torch.tensor(asked, dtype=torch.float32), start, values, columns, units, seed)
 
 
 def default_amounts(knob: Knob) -> list[float]:
