@@ -215,7 +215,7 @@ class _Cache:
         try:
             table = parquet.read_table(path, columns=list(feature.columns))
             values = torch.tensor([table[name].to_pylist() for name in feature.columns], dtype=torch.float32).T
-        except (ArrowInvalid, OSError, KeyError) as error:
+        except (ArrowInvalid, OSError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is damaged ({files.sniff(path)}): delete it and run again; only its rows are measured anew.") from error
         return values[:rows].contiguous() if len(values) >= rows else None
 
