@@ -1,0 +1,180 @@
+"""Units and usable ranges, on curves drawn by hand and on a generator whose scale is known."""
+
+import dataclasses
+
+import pytest
+import torch
+from toys import Brighten, LinearGenerator, OnePixel, linear_generator
+
+from steerable.controls.directions import Directions
+from steerable.fitting.calibrate import LENGTHS, PERCENTILES, Curve, calibrate, coordinates, follow, percentiles, usable
+from steerable.protocols import Knob
+
+BOTH_SIDES = tuple(sign * length for sign in (-1, 1) for length in LENGTHS)
+
+
+def curve(change, error=0.0):
+    return Curve(BOTH_SIDES, tuple(change(length) for length in BOTH_SIDES), (error,) * len(BOTH_SIDES), 320)
+
+
+# ------------------------------------------------------------------ curves by hand
+
+
+@pytest.mark.parametrize("slope", [0.001, 1.0, 25.0])
+def test_a_straight_curve_is_usable_to_both_ends(slope):
+    assert usable(curve(lambda x: slope * x)) == pytest.approx((slope, -4, 4))
+
+
+def test_a_curve_that_saturates_is_usable_until_it_falls_a_quarter_short():
+    slope, low, high = usable(curve(lambda x: max(min(3 * x, 4.8), -4.8)))  # straight to 1.6, flat from there
+    assert 2.3 < slope <= 3.01
+    assert low == pytest.approx(-high, rel=0.05) and 1.6 <= high < 3.0
+    assert abs(min(3 * high, 4.8) / (slope * high) - 1) <= 0.27
+
+
+def test_the_change_at_the_end_of_the_range_is_near_the_asked_one():
+    for change in (lambda x: 5 * torch.tanh(torch.tensor(x / 2)).item(), lambda x: x + 0.05 * x**3, lambda x: 2 * x - 0.02 * x**3):
+        slope, low, high = usable(curve(change))
+        assert low < 0 < high
+        assert all(abs(change(x) / (slope * x) - 1) < 0.3 for x in (low, high))
+
+
+def test_a_curve_of_the_wrong_sign_has_no_range():
+    slope, low, high = usable(curve(lambda x: -2 * x))
+    assert slope < 0 and low == high == 0
+
+
+def test_a_curve_that_does_not_move_has_no_range():
+    assert usable(curve(lambda x: 0.0)) == (0.0, 0.0, 0.0)
+
+
+def test_a_curve_that_only_goes_up_has_no_range_on_the_other_side():
+    slope, low, high = usable(curve(lambda x: abs(x) + x))
+    assert slope == pytest.approx(2, rel=0.01) and low == 0 and high == pytest.approx(4)
+
+
+def test_an_asymmetric_curve_has_an_asymmetric_range():
+    slope, low, high = usable(curve(lambda x: x if x > 0 else max(x, -1.6)))
+    assert slope == pytest.approx(1, rel=0.15)
+    assert high == pytest.approx(4) and -2.6 < low <= -1.6
+
+
+def test_a_measurement_is_forgiven_its_own_error_but_no_more_than_a_tenth():
+    def wavy(x):
+        return x * (0.7 if abs(x) == 2.6 else 1.0)
+
+    strict, forgiving = usable(curve(wavy)), usable(curve(wavy, error=0.3))
+    assert forgiving[2] - forgiving[1] > strict[2] - strict[1] - 1e-6
+    assert usable(curve(lambda x: x * (0.3 if abs(x) > 1 else 1.0), error=100.0))[2] < 4
+
+
+# ------------------------------------------------------------------ following a direction
+
+
+@pytest.fixture(scope="module")
+def generator():
+    return linear_generator(6, (3, 4, 4))
+
+
+def one_pixel(generator, *, scale=1.0, pixel=OnePixel(0, 0)):  # noqa: B008
+    vector = scale * generator.matrix[pixel.row * 4 + pixel.col]
+    return Directions((Knob(pixel.name, "levels", 0, 0),), generator.spaces["z"], vector[None], fit={"method": "by hand"})
+
+
+def test_each_length_has_latents_of_its_own(generator):
+    asked = []
+
+    def change(rows, moved):
+        asked.append(rows.tolist())
+        return torch.zeros(len(rows))
+
+    follow(torch.ones(6), change, generator.sample(80, seed=0))
+    assert len(asked) == 8 and sorted(row for rows in asked for row in rows) == list(range(80))
+
+
+def test_fewer_latents_than_lengths_are_used_again(generator):
+    assert len(follow(torch.ones(6), lambda rows, moved: torch.ones(len(rows)), generator.sample(3, seed=0)).changes) == 8
+
+
+def test_a_direction_is_followed_to_its_lengths(generator):
+    start = generator.sample(16, seed=0)
+    unit = torch.eye(6)[2]
+    found = follow(unit, lambda rows, moved: moved.values[:, 2] - start.values[rows, 2], start)
+    assert found.changes == pytest.approx(found.lengths, abs=1e-5)
+
+
+# ------------------------------------------------------------------ calibrating
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+def test_the_length_a_direction_came_with_does_not_matter(generator, scale):
+    calibrated = calibrate(generator, one_pixel(generator, scale=scale), [OnePixel()], n=64)
+    row = generator.matrix[0]
+    assert torch.allclose(calibrated.vectors[0], row / row.square().sum(), rtol=1e-3, atol=1e-5)
+
+
+def test_one_unit_is_one_unit_measured(generator):
+    calibrated = calibrate(generator, one_pixel(generator), [OnePixel()], n=64)
+    start = generator.sample(8, seed=5)
+    moved = calibrated.steer(start, torch.full((8, 1), 0.7))
+    assert (OnePixel()(generator(moved)) - OnePixel()(generator(start)))[:, 0].tolist() == pytest.approx([0.7] * 8, rel=1e-3)
+
+
+def test_a_direction_that_does_the_opposite_keeps_its_length_and_gets_no_range(generator):
+    backwards = one_pixel(generator, scale=-3.0)
+    calibrated = calibrate(generator, backwards, [OnePixel()], n=64)
+    assert (calibrated.knobs[0].low, calibrated.knobs[0].high) == (0, 0)
+    assert torch.equal(calibrated.vectors, backwards.vectors)
+
+
+def test_a_direction_that_does_nothing_gets_no_range():
+    blind = LinearGenerator(torch.zeros(48, 6), torch.zeros(48), (3, 4, 4))
+    control = Directions((Knob("pixel-0-0-0", "levels", -1, 1),), blind.spaces["z"], torch.ones(1, 6))
+    assert (calibrate(blind, control, [OnePixel()], n=64).knobs[0].high) == 0
+
+
+def test_a_walk_is_read_back_by_its_edit():
+    brightening = LinearGenerator(torch.full((48, 2), 0.1), torch.linspace(-0.5, 0.5, 48), (3, 4, 4))
+    control = Directions((Knob("brighten", "levels", -0.5, 0.5),), brightening.spaces["z"], torch.tensor([[1.0, 1.0]]))
+    edit = Brighten(dataclasses.replace(Brighten().knob, low=-1.0, high=1.0))
+    calibrated = calibrate(brightening, control, {"brighten": edit}, n=64)
+    start = brightening.sample(4, seed=7)
+    change = brightening(calibrated.steer(start, torch.full((4, 1), 0.3))) - brightening(start)
+    assert torch.allclose(change, torch.full_like(change, 0.3), atol=0.02)
+
+
+def test_percentiles_are_those_of_the_measured_population(generator):
+    knob = calibrate(generator, one_pixel(generator), [OnePixel()], n=320).knobs[0]
+    values = OnePixel()(generator(generator.sample(320, seed=1)))[:, 0]
+    assert [rank for rank, _ in knob.percentiles] == list(PERCENTILES)
+    assert knob.value_at(50) == pytest.approx(values.median().item(), abs=0.02)
+
+
+def test_percentiles_are_linear_between_sorted_values():
+    found = dict(percentiles(torch.arange(101.0)))
+    assert found[50] == pytest.approx(50) and found[5] == pytest.approx(5) and found[99] == pytest.approx(99)
+
+
+def test_a_coordinate_counts_steps_along_the_direction(generator):
+    latents = generator.sample(3, seed=0)
+    vector = torch.tensor([0.0, 2.0, 0.0, 0.0, 0.0, 0.0])
+    assert torch.allclose(coordinates(latents, vector), latents.values[:, 1] / 2)
+
+
+def test_the_record_holds_the_curve(generator):
+    record = calibrate(generator, one_pixel(generator), [OnePixel()], n=64).fit["calibration"]["pixel-0-0-0"]
+    assert record["n"] == 64 and len(record["lengths"]) == len(record["changes"]) == len(record["errors"]) == 8
+
+
+def test_a_knob_that_nothing_measures_is_refused_by_name(generator):
+    with pytest.raises(ValueError, match=r'unknown measured column "pixel-0-0-0": did you mean "pixel-0-1-2"\?'):
+        calibrate(generator, one_pixel(generator), [OnePixel(1, 2)], n=16)
+    with pytest.raises(ValueError, match=r'unknown measure of a knob "pixel-0-0-0"'):
+        calibrate(generator, one_pixel(generator), {"zoom": OnePixel()}, n=16)
+
+
+def test_the_control_is_not_written_to(generator):
+    control = one_pixel(generator)
+    before = control.vectors.clone()
+    calibrate(generator, control, [OnePixel()], n=16)
+    assert torch.equal(control.vectors, before) and control.knobs[0].high == 0
