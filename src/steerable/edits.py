@@ -255,6 +255,6 @@ def _parabola(candidates: Tensor, errors: Tensor, step: float) -> Float[Tensor, 
     return candidates.gather(1, place)[:, 0] + offset * step
 
 
-def narrowed(edit: ImageEdit, low: float, high: float) -> ImageEdit:
+def narrowed(edit: Edit, low: float, high: float) -> ImageEdit:
     """The same edit with another training range."""
-    return replace(edit, knob=replace(edit.knob, low=low, high=high))
+    return ImageEdit(replace(edit.knob, low=low, high=high), edit)

@@ -90,7 +90,7 @@ def turn(
     swept: Sequence[str] = (),
 ) -> Turn:
     """A turn that carries the knobs it uses (``swept`` ones too) and no others."""
-    used = list(dict.fromkeys([*(amounts or {}), *(values or {}), *hold, *swept]))
+    used: list[str] = list(dict.fromkeys([*(amounts or {}), *(values or {}), *hold, *swept]))
     small = control[used]
     small = replace(small, fit={"method": control.fit.get("method", "")})
     data = base64.b64encode(store.control_bytes(small)).decode()

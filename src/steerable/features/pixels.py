@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -110,7 +109,7 @@ class RegionPixels:
         inside = region_mask(self.region, height, width, invert=self.invert)
         object.__setattr__(self, "_places", inside.flatten().nonzero()[:, 0])
 
-    @cached_property
+    @property
     def columns(self) -> tuple[str, ...]:
         """``name-channel-row-column`` of each value."""
         channels, _, width = self.image_shape

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -141,7 +142,7 @@ def _ridge(x: np.ndarray, y: np.ndarray) -> Axis:
     from sklearn.metrics import r2_score
     from sklearn.model_selection import KFold, cross_val_predict
 
-    model = RidgeCV(alphas=STRENGTHS)
+    model: Any = RidgeCV(alphas=STRENGTHS)  # scikit-learn's own annotations lack what a fit adds
     score = float(r2_score(y, cross_val_predict(model, x, y, cv=KFold(FOLDS))))
     model.fit(x, y)
     return Axis(torch.from_numpy(model.coef_), "ridge", "R2", score, float(model.alpha_))
@@ -158,7 +159,7 @@ def _logistic(x: np.ndarray, positive: np.ndarray, name: str) -> Axis:
     search = GridSearchCV(LogisticRegression(max_iter=2000), {"C": [1e-4, 1e-3, 1e-2, 1e-1, 1.0]}, cv=StratifiedKFold(5), scoring="roc_auc")
     guesses = cross_val_predict(search, x, positive, cv=StratifiedKFold(FOLDS), method="decision_function")
     search.fit(x, positive)
-    best = search.best_estimator_
+    best: Any = search.best_estimator_
     score = float(roc_auc_score(positive, guesses))
     return Axis(torch.from_numpy(best.coef_[0]), "logistic", "AUC", score, float(search.best_params_["C"]))
 

@@ -18,8 +18,6 @@ from torch import Tensor, nn
 
 from steerable.generators.module import ModuleGenerator, wrap
 
-BatchNormed = Sequence[bool]
-
 
 class DCGAN(nn.Module):
     """z -> image: one 1 x 1 -> k x k layer, then doublings, batch norm and ReLU between them, tanh at the end.
@@ -156,24 +154,20 @@ def _chain(state: Mapping[str, Tensor]) -> tuple[list[Tensor], list[dict[str, Te
             raise ValueError(
                 f"{key} is {height} x {width}; DCGAN layers are square, and 4 x 4 after the first. Build the module and wrap() it."
             )
-    order = sorted(state, key=_natural)
-    starts = [order.index(k) for k in kernels]
-    norms: list[dict[str, Tensor] | None] = []
-    for key, following in zip(kernels, [*list(kernels)[1:], None], strict=True):
-        end = len(order) if following is None else min(order.index(k) for k in order if _owner(k) == _owner(following))
-        between = order[max(i for i, k in enumerate(order) if _owner(k) == _owner(key)) + 1 : end]
-        owner = next((_owner(k) for k in between if k.endswith("running_mean")), None)
-        norms.append(
-            None if owner is None else {k.rsplit(".", 1)[1]: state[k] for k in between if _owner(k) == owner and "num_batches" not in k}
-        )
-    assert len(starts) == len(norms)
-    if norms[-1] is not None:
+    norms: dict[str, dict[str, Tensor] | None] = {}
+    for owner in dict.fromkeys(_owner(key) for key in sorted(state, key=_natural)):
+        if f"{owner}.weight" in kernels:
+            norms[owner] = None
+        elif f"{owner}.running_mean" in state and norms:  # it belongs to the kernel before it
+            tensors = {key.rpartition(".")[2]: value for key, value in state.items() if _owner(key) == owner}
+            norms[list(norms)[-1]] = {name: value for name, value in tensors.items() if name != "num_batches_tracked"}
+    if list(norms.values())[-1] is not None:
         raise ValueError("this checkpoint has a batch norm after its last layer, which no DCGAN has. Build the module and wrap() it.")
     biases = [state.get(f"{_owner(k)}.bias") for k in kernels]
     tables = [v for k, v in state.items() if v.ndim == 2 and k.endswith("weight")]
     if len(tables) > 1:
         raise ValueError(f"this checkpoint has {len(tables)} label tables; one was expected. Build the module and wrap() it.")
-    return list(kernels.values()), norms, biases, tables[0] if tables else None
+    return list(kernels.values()), list(norms.values()), biases, tables[0] if tables else None
 
 
 def _owner(key: str) -> str:
