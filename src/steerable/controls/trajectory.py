@@ -7,16 +7,22 @@ the most for the least held drift maximises the Rayleigh quotient
 
 a generalised symmetric eigenproblem. That is the first step. From then on the path shall go *further*: what counts is no longer
 any change but the growth of the distance already covered, whose gradient is ``g``, and the same quotient with ``g g'`` in
-place of ``A_move`` has the closed solution ``(A_hold + ...)^-1 g``. Each step also takes back the drift so far (a damped
-Gauss-Newton correction), is scaled to a wanted change of the moved feature, and is halved when the hold would break.
+place of ``A_move`` has the closed solution ``P g`` with ``P = (A_hold + ...)^-1``. Each step
 
-Sources: Rayleigh EigenDirections, ECCV 2022, arXiv 2201.10423; the growth step and the correction are ours.
+    P (s g - J_hold' slip)     with s such that the moved features change by what is wanted
+
+also takes back the slip so far (a damped Gauss-Newton correction). Then the same correction, with what it costs in distance added
+again along ``P g``, is repeated where the step ended: only images are measured anew, the Jacobian, which costs as much as a hundred images, is kept. How
+much damping is best changes from place to place, so a ladder of them is tried, measured, and the best kept; a step that
+leaves the hold or does not pay is halved.
+
+Sources: Rayleigh EigenDirections, ECCV 2022, arXiv 2201.10423; the growth step and the corrections are ours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -24,6 +30,11 @@ from torch import Tensor
 
 from steerable import checks, progress, sensitivity
 from steerable.protocols import Amounts, Feature, Generator, Knob, Latents, LatentSpace
+
+LADDER = (0.1, 0.3, 1.0, 5.0, 20.0)  # dampings that every later step is tried with
+CORRECTIONS = 4  # of each trial, with the Jacobian of where it began
+HALVINGS = 6  # after which a row has no way on
+PAYS = 0.25  # the least share of the wanted change that is worth a step
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,19 +68,20 @@ class Trajectory:
     Attributes:
         generator: of the latents that will be steered.
         move, hold: features, measured on the generated image.
-        leak: held drift allowed for each unit of move, both root-mean-square. 0.05 keeps the squared drift at 1/400.
+        leak: held drift allowed, as a fraction of the asked amount, both root-mean-square. 0.07 keeps the squared drift below 1/200.
         stride: change of the moved features that one step aims at.
         reach: longest step in latent units.
-        damping: weight of the identity beside the held Gram matrix, as a fraction of its mean eigenvalue.
-        max_steps: after which a row that has not arrived is left where it is and reported as not reached.
+        damping: weight of the identity beside the held Gram matrix, as a fraction of its mean eigenvalue: of the first step; later
+            steps choose from ``LADDER`` times as much.
+        max_steps: Jacobians, after which a row that has not arrived is left where it is and reported as not reached.
     """
 
     generator: Generator
     move: tuple[Feature, ...]
     hold: tuple[Feature, ...]
-    leak: float = 0.05
-    stride: float = 0.06
-    reach: float = 0.7
+    leak: float = 0.07
+    stride: float = 0.15
+    reach: float = 1.5
     damping: float = 0.1
     max_steps: int = 40
     knobs: tuple[Knob, ...] = field(init=False)
@@ -129,62 +141,112 @@ class Trajectory:
         target, sign = amounts.abs().to(latents.values), torch.where(amounts < 0, -1.0, 1.0).to(latents.values)
         z, start = latents.values, local.features(latents.values)
         points, moved, drift = [z], [torch.zeros_like(target)], [torch.zeros_like(target)]
+        stuck = torch.zeros_like(target, dtype=torch.bool)
         for _ in range(int(self.max_steps)):
-            far, off = moved[-1], drift[-1]
-            arrived = ((far - target).abs() <= 0.01 * target) & (off <= self.leak * target)
-            if bool(arrived.all()):
+            active = ((moved[-1] - target).abs() > 0.01 * target) & ~stuck
+            if not bool(active.any()):
                 break
-            active = ~arrived
-            step = torch.zeros_like(z)
-            step[active] = self._step(local.rows(active), z[active], start[active], target[active], far[active], off[active], sign[active])
-            z, ahead = self._backed_off(local, z, step, start, far, off)
+            rows = active.nonzero()[:, 0]
+            model = self._linearised(local.rows(rows), z[rows], start[rows], target[rows], moved[-1][rows], sign[rows])
+            ahead, far, off, found = self._advanced(model)
+            z = z.index_copy(0, rows[found], ahead[found])
             points.append(z)
-            moved.append(ahead[0])
-            drift.append(ahead[1])
-        reached = ((moved[-1] - target).abs() <= 0.02 * target) & (drift[-1] <= 1.05 * self.leak * target)
+            moved.append(moved[-1].index_copy(0, rows[found], far[found]))
+            drift.append(drift[-1].index_copy(0, rows[found], off[found]))
+            stuck = stuck.index_copy(0, rows, ~found)
+        reached = ((moved[-1] - target).abs() <= 0.02 * target) & (drift[-1] <= self.leak * target)
         return Path(tuple(latents.at(point) for point in points), torch.stack(moved), torch.stack(drift), reached)
 
-    def _step(self, local: _Local, z: Tensor, start: Tensor, target: Tensor, far: Tensor, off: Tensor, sign: Tensor) -> Tensor:
-        """The step of the module's docstring for each row, (n, *shape)."""
+    def _linearised(self, local: _Local, z: Tensor, start: Tensor, target: Tensor, far: Tensor, sign: Tensor) -> _Linear:
+        """The ingredients of the docstring's step for each row, once for every damping."""
         features, jac = local.jacobian(z)
-        cut = local.width
-        change, slip = (features - start)[:, :cut], (features - start)[:, cut:]
-        jac_move, jac_hold = jac[:, :cut] / cut**0.5, jac[:, cut:] / slip.shape[1] ** 0.5
-        held = jac_hold.mT @ jac_hold  # A_hold   (n, d, d)
-        eye = torch.eye(held.shape[-1]).to(held)
-        held = held + (self.damping * held.diagonal(dim1=1, dim2=2).mean(1) + 1e-12)[:, None, None] * eye
-        factor = torch.linalg.cholesky(held)
+        change, slip = (features - start)[:, : local.width], (features - start)[:, local.width :]
+        jac_move, jac_hold = jac[:, : local.width] / change.shape[1] ** 0.5, jac[:, local.width :] / slip.shape[1] ** 0.5
+        values, vectors = torch.linalg.eigh(jac_hold.mT @ jac_hold)  # A_hold   (n, d), (n, d, d)
+        floor = values.mean(1, keepdim=True).clamp(min=1e-12)
+        damped = torch.stack([values.clamp(min=0) + step * self.damping * floor + 1e-12 for step in LADDER])  # (l, n, d)
 
+        gradient = (jac_move.mT @ (change / change.shape[1] ** 0.5)[..., None])[..., 0] / far.clamp(min=1e-6)[:, None]  # g   (n, d)
         first = far <= 1e-6
-        gradient = (jac_move.mT @ (change / cut**0.5)[..., None])[..., 0] / far.clamp(min=1e-6)[:, None]  # d far / dz   (n, d)
-        ahead = torch.cholesky_solve(gradient[..., None], factor)[..., 0]
         if bool(first.any()):
-            best = first_direction(jac_move[first].mT @ jac_move[first], factor[first]) * sign[first, None]
-            ahead[first] = best
-            gradient[first] = best / best.norm(dim=1, keepdim=True) * (jac_move[first] @ best[..., None])[..., 0].norm(dim=1, keepdim=True)
-        back = -torch.cholesky_solve(jac_hold.mT @ (slip / slip.shape[1] ** 0.5)[..., None], factor)[..., 0]
+            middle = damped[LADDER.index(1.0), first]
+            factor = torch.linalg.cholesky((vectors[first] * middle[:, None]) @ vectors[first].mT)
+            best = first_direction(jac_move[first].mT @ jac_move[first], factor) * sign[first, None]
+            length = (jac_move[first] @ best[..., None]).norm(dim=1)
+            gradient[first] = best * length  # so that "g v" is the change along it
+        model = _Linear(local, z, start, target, far, first, gradient, jac_hold, vectors, damped, gradient, gradient)
+        ahead = torch.where(first[:, None], gradient, model.solved(gradient))
+        return replace(model, ahead=ahead, back=-model.solved((jac_hold.mT @ (slip / slip.shape[1] ** 0.5)[..., None])[..., 0]))
 
-        within = off <= self.leak * torch.minimum(far + self.stride, target)
-        gain = torch.where(within | first, (target - far).clamp(max=self.stride), (target - far).clamp(max=0))
-        slope = (gradient * ahead).sum(1)
-        scale = (gain - (gradient * back).sum(1)) / slope.clamp(min=1e-9)
-        step = back + scale[:, None] * ahead
-        length = step.norm(dim=1, keepdim=True)
-        return (step * (self.reach / length).clamp(max=1)).view_as(z)
+    def _advanced(self, model: _Linear) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Where each row goes, its change and drift there, and whether there was any such place, halving the wanted change until there is."""
+        ahead, far, off = model.z.clone(), model.far.clone(), torch.zeros_like(model.far)
+        found = torch.zeros_like(model.far, dtype=torch.bool)
+        for halving in range(HALVINGS):
+            rows = (~found).nonzero()[:, 0]
+            here = model.rows(rows)
+            gain = (here.target - here.far).clamp(-self.stride, self.stride) / 2**halving
+            trial, change, drift = here.tried(gain, self.reach)  # (l, n, *shape), (l, n), (l, n)
+            missing = (here.target - change).abs() + 0.01 * drift  # among equals the one that holds better
+            missing = torch.where(drift <= self.leak * here.target, missing, torch.inf)
+            best = missing.argmin(0)
+            column = torch.arange(len(rows))
+            good = missing[best, column] <= (here.target - here.far).abs() - PAYS * gain.abs()
+            place = rows[good]
+            ahead[place], far[place], off[place] = (one[best, column][good] for one in (trial, change, drift))
+            found[place] = True
+            if bool(found.all()):
+                break
+        return ahead, far, off, found
 
-    def _backed_off(self, local: _Local, z: Tensor, step: Tensor, start: Tensor, far: Tensor, off: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """``z + step``, halved up to four times where that would break the hold by more than it is broken."""
-        scale = torch.ones_like(far)
-        shape = (-1, *[1] * (z.ndim - 1))
-        for _ in range(4):
-            there = local.measure(z + scale.view(shape) * step, start)
-            limit = torch.maximum(1.5 * self.leak * torch.maximum(there[0], torch.full_like(far, self.stride)), off)
-            broken = there[1] > limit
-            if not bool(broken.any()):
-                return z + scale.view(shape) * step, there
-            scale = torch.where(broken, scale / 2, scale)
-        end = z + scale.view(shape) * step
-        return end, local.measure(end, start)
+
+@dataclass(frozen=True, eq=False)
+class _Linear:
+    """The local model of n rows at l dampings: everything that the steps from one place share."""
+
+    local: _Local
+    z: Tensor  # (n, *shape)
+    start: Tensor  # (n, m) features
+    target: Tensor  # (n,)
+    far: Tensor  # (n,)
+    first: Tensor  # (n,) whether no step was taken yet
+    gradient: Tensor  # g   (n, d)
+    jac_hold: Tensor  # (n, h, d)
+    vectors: Tensor  # of A_hold   (n, d, d)
+    damped: Tensor  # its eigenvalues   (l, n, d)
+    ahead: Tensor  # P g   (l, n, d)
+    back: Tensor  # -P J_hold' slip   (l, n, d)
+
+    def rows(self, keep: Tensor) -> _Linear:
+        if len(keep) == len(self.z):
+            return self
+        names = ("z", "start", "target", "far", "first", "gradient", "jac_hold", "vectors")
+        parts = {name: getattr(self, name)[keep] for name in names}
+        return replace(self, local=self.local.rows(keep), **parts, **{name: getattr(self, name)[:, keep] for name in ("damped", "ahead", "back")})
+
+    def solved(self, right: Tensor) -> Tensor:
+        """``P right`` for every damping; (n, d) or (l, n, d) -> (l, n, d)."""
+        turned = (right[..., None, :] @ self.vectors)[..., 0, :]
+        return ((turned / self.damped)[..., None, :] @ self.vectors.mT)[..., 0, :]
+
+    def along(self, step: Tensor, change: Tensor | float) -> Tensor:
+        """The step with as much of ``P g`` added that the moved features change by ``change``, (l, n, d)."""
+        slope = (self.gradient * self.ahead).sum(-1).clamp(min=1e-9)
+        return step + ((change - (self.gradient * step).sum(-1)) / slope)[..., None] * self.ahead
+
+    def tried(self, gain: Tensor, reach: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Where a step towards ``gain`` ends with every damping after its corrections, and change and drift there."""
+        step = self.along(self.back, gain)
+        step = step * (reach / step.norm(dim=-1, keepdim=True).clamp(min=1e-12)).clamp(max=1)
+        for correction in range(CORRECTIONS + 1):
+            trial = self.z + step.view(len(step), *self.z.shape)
+            change = self.local.features(trial.flatten(0, 1)).unflatten(0, (len(trial), -1)) - self.start
+            moved, slip = change[..., : self.local.width], change[..., self.local.width :]
+            if correction == CORRECTIONS or bool(self.first.all()):  # the first direction stays the eigenvector
+                break
+            pull = (slip.transpose(0, 1) @ self.jac_hold).transpose(0, 1) / slip.shape[-1] ** 0.5  # J_hold' slip   (l, n, d)
+            step = step + torch.where(self.first[:, None], 0.0, self.along(-self.solved(pull), 0.0))
+        return trial, moved.square().mean(-1).sqrt(), slip.square().mean(-1).sqrt()
 
 
 class _Local:
@@ -217,7 +279,7 @@ class _Local:
 
     def jacobian(self, values: Tensor) -> tuple[Tensor, Tensor]:
         smooth = all(feature.differentiable for feature in (*self.trajectory.move, *self.trajectory.hold))
-        return sensitivity.jacobian(self, values, method="auto" if smooth else "difference", chunk=10)
+        return sensitivity.jacobian(self, values, method="auto" if smooth else "difference", chunk=20)
 
 
 def first_direction(move: Float[Tensor, "n d d"], factor: Float[Tensor, "n d d"]) -> Float[Tensor, "n d"]:
