@@ -177,7 +177,8 @@ def _torch_tensors(path: Path) -> Mapping[str, Any]:
     import pickle
 
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:  # given a path, torch goes by its suffix
+            loaded = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path} is not a torch file of tensors alone, or it is damaged; nothing in it was executed. Save its state dict with safetensors."
