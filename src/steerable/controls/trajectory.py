@@ -12,9 +12,9 @@ place of ``A_move`` has the closed solution ``P g`` with ``P = (A_hold + ...)^-1
     P (s g - J_hold' slip)     with s such that the moved features change by what is wanted
 
 also takes back the slip so far (a damped Gauss-Newton correction). Then the same correction, with what it costs in distance added
-again along ``P g``, is repeated where the step ended: only images are measured anew, the Jacobian, which costs as much as a hundred images, is kept. How
-much damping is best changes from place to place, so a ladder of them is tried, measured, and the best kept; a step that
-leaves the hold or does not pay is halved.
+again along ``P g``, is repeated where the step ended: only images are measured anew; the Jacobian, which costs as much as a hundred
+images, is kept. How much damping is best changes from place to place, so a ladder of them is tried, measured, and the best kept; a
+step that leaves the hold or does not pay is halved.
 
 Sources: Rayleigh EigenDirections, ECCV 2022, arXiv 2201.10423; the growth step and the corrections are ours.
 """
@@ -179,7 +179,7 @@ class Trajectory:
         return replace(model, ahead=ahead, back=-model.solved((jac_hold.mT @ (slip / slip.shape[1] ** 0.5)[..., None])[..., 0]))
 
     def _advanced(self, model: _Linear) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Where each row goes, its change and drift there, and whether there was any such place, halving the wanted change until there is."""
+        """Where each row goes, its change and drift there, and whether any such place was found."""
         ahead, far, off = model.z.clone(), model.far.clone(), torch.zeros_like(model.far)
         found = torch.zeros_like(model.far, dtype=torch.bool)
         for halving in range(HALVINGS):
@@ -222,7 +222,8 @@ class _Linear:
             return self
         names = ("z", "start", "target", "far", "first", "gradient", "jac_hold", "vectors")
         parts = {name: getattr(self, name)[keep] for name in names}
-        return replace(self, local=self.local.rows(keep), **parts, **{name: getattr(self, name)[:, keep] for name in ("damped", "ahead", "back")})
+        parts |= {name: getattr(self, name)[:, keep] for name in ("damped", "ahead", "back")}
+        return replace(self, local=self.local.rows(keep), **parts)
 
     def solved(self, right: Tensor) -> Tensor:
         """``P right`` for every damping; (n, d) or (l, n, d) -> (l, n, d)."""
@@ -238,15 +239,20 @@ class _Linear:
         """Where a step towards ``gain`` ends with every damping after its corrections, and change and drift there."""
         step = self.along(self.back, gain)
         step = step * (reach / step.norm(dim=-1, keepdim=True).clamp(min=1e-12)).clamp(max=1)
-        for correction in range(CORRECTIONS + 1):
-            trial = self.z + step.view(len(step), *self.z.shape)
-            change = self.local.features(trial.flatten(0, 1)).unflatten(0, (len(trial), -1)) - self.start
-            moved, slip = change[..., : self.local.width], change[..., self.local.width :]
-            if correction == CORRECTIONS or bool(self.first.all()):  # the first direction stays the eigenvector
-                break
+        for _ in range(0 if bool(self.first.all()) else CORRECTIONS):
+            _, slip = self._changed(step)
             pull = (slip.transpose(0, 1) @ self.jac_hold).transpose(0, 1) / slip.shape[-1] ** 0.5  # J_hold' slip   (l, n, d)
-            step = step + torch.where(self.first[:, None], 0.0, self.along(-self.solved(pull), 0.0))
+            correction = self.along(-self.solved(pull), 0.0)
+            step = step + torch.where(self.first[:, None], 0.0, correction)  # the first direction stays the eigenvector
+        moved, slip = self._changed(step)
+        trial = self.z + step.view(len(step), *self.z.shape)
         return trial, moved.square().mean(-1).sqrt(), slip.square().mean(-1).sqrt()
+
+    def _changed(self, step: Tensor) -> tuple[Tensor, Tensor]:
+        """Change of what moves and of what is held, (l, n, pixels) each."""
+        trial = self.z + step.view(len(step), *self.z.shape)
+        change = self.local.features(trial.flatten(0, 1)).unflatten(0, (len(trial), -1)) - self.start
+        return change[..., : self.local.width], change[..., self.local.width :]
 
 
 class _Local:
