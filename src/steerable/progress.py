@@ -25,19 +25,38 @@ def terminal(items: Iterable[T], label: str, total: int) -> Iterator[T]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description:<28}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         yield from bar.track(items, total=total, description=label)
 
 
 _tracker: ContextVar[Tracker | None] = ContextVar("steerable_progress", default=None)
+_inside: ContextVar[bool] = ContextVar("steerable_progress_inside", default=False)
 
 
 def track(items: Sequence[T] | Iterable[T], label: str, *, total: int | None = None) -> Iterator[T]:
-    """Yield the items and tell whoever listens how far it is."""
+    """Yield the items and tell whoever listens how far it is. Of loops inside loops the outermost is shown."""
     count = len(items) if total is None else total  # type: ignore[arg-type]
     tracker = _tracker.get() or (terminal if sys.stderr.isatty() else silent)
-    return tracker(items, label, count)
+    return _outermost(tracker, items, label, count)
+
+
+def _outermost(tracker: Tracker, items: Iterable[T], label: str, total: int) -> Iterator[T]:
+    if _inside.get():
+        yield from items
+        return
+    _inside.set(True)
+    try:
+        yield from tracker(items, label, total)
+    finally:
+        _inside.set(False)
 
 
 @contextmanager

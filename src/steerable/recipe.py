@@ -1,7 +1,8 @@
 """One serialised edit: the same in Python, on the command line and inside a PNG.
 
-A recipe names the generator by fingerprint and carries the directions that it turns, so that a picture brings everything that made it but the
-generator's weights. ``draw`` is a pure function from a recipe and its generator to a picture: the same bytes on the same machine.
+A recipe names the generator by fingerprint and carries the directions that it turns, so that a picture brings everything that made it
+but the generator's weights. ``draw`` is a pure function from a recipe and its generator to a picture: the same bytes on the same machine.
+Seeds are steered one at a time, because sums over a batch may round differently from those over one row.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from steerable import files, render, store, zoo
+from steerable import files, progress, render, store, zoo
 from steerable.controls.controller import AlongAxis
 from steerable.controls.directions import Directions, amounts
 from steerable.controls.trajectory import Trajectory
@@ -28,14 +29,18 @@ from steerable.sampling import latents_of
 if TYPE_CHECKING:
     import PIL.Image
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Pixel = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
 
 class Turn(BaseModel):
     """Knobs of one control, turned by amounts, with others held, or set to values."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     control: str = Field(description="the knobs that are used, as a control file in base64")
-    amounts: dict[str, float] = {}
-    values: dict[str, float] = {}
+    amounts: dict[str, Finite] = {}
+    values: dict[str, Finite] = {}
     hold: tuple[str, ...] = ()
 
 
@@ -43,8 +48,8 @@ class Drive(BaseModel):
     """A trajectory: hold the pixels of a box and move the rest by a root-mean-square amount (in [-1, 1] units)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    box: tuple[int, int, int, int] = Field(description="top, left, bottom, right")
-    amount: float
+    box: tuple[Pixel, Pixel, Pixel, Pixel] = Field(description="top, left, bottom, right")
+    amount: Finite
 
 
 class Sweep(BaseModel):
@@ -52,23 +57,23 @@ class Sweep(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     knob: str
-    amounts: tuple[float, ...]
+    amounts: tuple[Finite, ...] = Field(min_length=1, max_length=100)
 
 
 class Recipe(BaseModel):
     """Generator, seeds and everything that was done to them, in the order turn, drive, sweep."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    version: int = 1
+    version: Literal[1] = 1
     generator: str
     fingerprint: str
-    seeds: tuple[int, ...]
-    psi: float = 1.0
+    seeds: tuple[Seed, ...] = Field(min_length=1)
+    psi: float = Field(1.0, ge=0, le=2)
     label: int | None = None
     turn: Turn | None = None
     drive: Drive | None = None
     sweep: Sweep | None = None
-    scale: int = 1
+    scale: int = Field(1, ge=1, le=32)
 
 
 def parse(text: str, *, what: str) -> Recipe:
@@ -100,28 +105,37 @@ def turn(
 def steer(recipe: Recipe, generator: Generator) -> list[Latents]:
     """The steered latents of all seeds: one batch, or one for each amount of the sweep.
 
+    Row i depends on seed i alone, to the last bit: the picture of one seed is the same from its own recipe and from that of many.
+
     Raises:
         ValueError: the generator is another one than the recipe's, or the recipe's control does not fit it.
     """
     if generator.fingerprint != recipe.fingerprint:
-        raise ValueError(f"this recipe belongs to {recipe.generator} ({recipe.fingerprint[:4]}…), the generator is ({generator.fingerprint[:4]}…).")
-    latents = latents_of(generator, recipe.seeds, psi=recipe.psi, labels=recipe.label)
-    control = None
-    if recipe.turn is not None:
-        control = unpack(recipe.turn, generator)
+        raise ValueError(
+            f"this recipe belongs to {recipe.generator} ({recipe.fingerprint[:4]}…), the generator is ({generator.fingerprint[:4]}…)."
+        )
+    control = None if recipe.turn is None else unpack(recipe.turn, generator)
+    if recipe.sweep is not None and control is None:
+        raise ValueError(f'this recipe sweeps "{recipe.sweep.knob}" but carries no control.')
+    start = latents_of(generator, recipe.seeds, psi=recipe.psi, labels=recipe.label)
+    if recipe.turn is None and recipe.drive is None:
+        return [start]
+    rows = [_one(recipe, generator, control, start[i : i + 1]) for i in progress.track(range(len(start)), "steering")]
+    return [start.at(torch.cat([one.values for one in column])) for column in zip(*rows, strict=True)]
+
+
+def _one(recipe: Recipe, generator: Generator, control: Directions | None, latents: Latents) -> list[Latents]:
+    """One seed, steered: as many latents as the sweep has amounts."""
+    if recipe.turn is not None and control is not None:
         latents = control.steer(latents, amounts(control, latents, recipe.turn.amounts))
         for name, value in recipe.turn.values.items():
-            (feature,) = select(zoo.load_features(), [name])
-            setter = AlongAxis(generator, control[name], feature)
-            latents = setter.steer(latents, torch.full((len(latents), 1), value))
+            (feature,) = select(zoo.load_features(device=str(latents.values.device)), [name])
+            latents = AlongAxis(generator, control[name], feature).steer(latents, latents.values.new_full((1, 1), value))
     if recipe.drive is not None:
-        latents = trajectory(generator, recipe.drive.box).path(latents, torch.full((len(latents), 1), recipe.drive.amount)).end
-    if recipe.sweep is None:
+        latents = trajectory(generator, recipe.drive.box).steer(latents, latents.values.new_full((1, 1), recipe.drive.amount))
+    if recipe.sweep is None or control is None:
         return [latents]
-    if control is None:
-        raise ValueError(f'this recipe sweeps "{recipe.sweep.knob}" but carries no control.')
-    knob = recipe.sweep.knob
-    return [control.steer(latents, amounts(control, latents, {knob: amount})) for amount in recipe.sweep.amounts]
+    return [control.steer(latents, amounts(control, latents, {recipe.sweep.knob: amount})) for amount in recipe.sweep.amounts]
 
 
 def unpack(one: Turn, generator: Generator) -> Directions:
@@ -144,10 +158,14 @@ def trajectory(generator: Generator, box: tuple[int, int, int, int]) -> Trajecto
     )
 
 
-def draw(recipe: Recipe, generator: Generator) -> PIL.Image.Image:
-    """The picture of a recipe: one image, a sheet of several seeds, or a strip with a column for each amount."""
+def draw(recipe: Recipe, generator: Generator, steered: Sequence[Latents] | None = None) -> PIL.Image.Image:
+    """The picture of a recipe: one image, a sheet of several seeds, or a strip with a column for each amount.
+
+    Args:
+        steered: what ``steer`` gives for this recipe, where that is known already.
+    """
     with torch.no_grad():
-        columns: list[Images] = [generator(latents) for latents in steer(recipe, generator)]
+        columns: list[Images] = [generator(latents) for latents in (steer(recipe, generator) if steered is None else steered)]
     boxes = [] if recipe.drive is None else [recipe.drive.box]
     if recipe.sweep is not None:
         rows = [torch.stack([column[i] for column in columns]) for i in range(len(recipe.seeds))]
@@ -156,8 +174,8 @@ def draw(recipe: Recipe, generator: Generator) -> PIL.Image.Image:
         return render.strip(
             rows,
             row_labels=[f"seed {seed}" for seed in recipe.seeds],
-            column_labels=[f"{amount:+.3g}" for amount in recipe.sweep.amounts],
-            title=f"{recipe.sweep.knob} ({unit})" if unit else recipe.sweep.knob,
+            column_labels=[f"{amount:+.3g}" if amount else "0" for amount in recipe.sweep.amounts],
+            title=f"change of {recipe.sweep.knob} ({unit})" if unit else f"change of {recipe.sweep.knob}",
             scale=max(recipe.scale, 2),
             boxes=boxes,
         )
@@ -166,18 +184,22 @@ def draw(recipe: Recipe, generator: Generator) -> PIL.Image.Image:
         import PIL.Image
 
         image = PIL.Image.fromarray(picture)
-        return image if recipe.scale == 1 else image.resize((image.width * recipe.scale, image.height * recipe.scale), PIL.Image.Resampling.NEAREST)
+        return (
+            image
+            if recipe.scale == 1
+            else image.resize((image.width * recipe.scale, image.height * recipe.scale), PIL.Image.Resampling.NEAREST)
+        )
     return render.grid(columns[0], captions=[f"seed {seed}" for seed in recipe.seeds], scale=max(recipe.scale, 2), boxes=boxes)
 
 
-def single(recipe: Recipe) -> list[Recipe]:
-    """The recipe of each seed on its own."""
-    return [recipe.model_copy(update={"seeds": (seed,)}) for seed in recipe.seeds]
+def of_seeds(recipe: Recipe, rows: slice) -> Recipe:
+    """The same recipe for some of its seeds."""
+    return recipe.model_copy(update={"seeds": recipe.seeds[rows]})
 
 
-def write(recipe: Recipe, generator: Generator, path: str | os.PathLike[str]) -> Path:
-    """Draw a recipe into a PNG that carries it."""
-    return render.write_png(path, draw(recipe, generator), recipe=recipe.model_dump_json(exclude_defaults=True))
+def write(recipe: Recipe, generator: Generator, path: str | os.PathLike[str], steered: Sequence[Latents] | None = None) -> Path:
+    """Draw a recipe into a PNG that carries it; ``steered`` as in ``draw``."""
+    return render.write_png(path, draw(recipe, generator, steered), recipe=recipe.model_dump_json(exclude_defaults=True))
 
 
 def read(path: str | os.PathLike[str]) -> Recipe:
@@ -189,5 +211,5 @@ def read(path: str | os.PathLike[str]) -> Recipe:
     path = Path(path)
     if not path.exists():
         raise ValueError(f"{path} does not exist: name a PNG that steer has written, or a recipe as JSON.")
-    text = path.read_text(encoding="utf-8") if files.sniff(path) == "text" else render.read_recipe(path)
+    text = path.read_text(encoding="utf-8-sig") if files.sniff(path) == "text" else render.read_recipe(path)
     return parse(text, what=str(path))

@@ -9,33 +9,84 @@ Each verb parses, calls the library, and shows what came out; nothing is compute
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from steerable.cli import evaluating, fitting, looking, steering, terminal
 
-app = typer.Typer(
-    name="steer",
-    help="Named, unit-bearing, measured controls for any image generator.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
-app.command()(evaluating.demo)
-app.command()(looking.zoo)
-app.command()(looking.sample)
-app.command()(looking.measure)
-fit = typer.Typer(help="Fit controls: axes of measured attributes, walks that imitate an edit, features from your labels.", no_args_is_help=True)
-fit.command()(fitting.axes)
-fit.command()(fitting.walks)
-fit.command()(fitting.label)
-app.add_typer(fit, name="fit")
-app.command()(steering.apply)
-app.command()(evaluating.evaluate)
+
+class InOrder(TyperGroup):
+    """Lists the verbs as the story goes; typer would put those with verbs of their own last."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:
+        return [name for name in STORY if name in self.commands]
 
 
-def main() -> None:
+STORY = ("demo", "zoo", "sample", "measure", "fit", "apply", "evaluate", "axes", "walks", "label")
+LOOK = {
+    "add_completion": False,
+    "rich_markup_mode": None,
+    "pretty_exceptions_enable": False,
+    "cls": InOrder,
+    "invoke_without_command": True,
+}
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+app = typer.Typer(name="steer", context_settings=SETTINGS, **LOOK)
+fit = typer.Typer(context_settings=SETTINGS, **LOOK)
+
+app.command(short_help="Steer real faces, end to end, and write a report.")(evaluating.demo)
+app.command(short_help="List the shipped generators, networks and features.")(looking.zoo)
+app.command(short_help="Generate a picture for each seed.")(looking.sample)
+app.command(short_help="Measure the picture of each seed.")(looking.measure)
+app.add_typer(fit, name="fit", short_help="Fit controls, and features from your own labels.")
+app.command(short_help="Steer the images of some seeds, and say what moved.")(steering.apply)
+app.command(short_help="Measure what a control really does.")(evaluating.evaluate)
+fit.command(short_help="An axis for each measured column.")(fitting.axes)
+fit.command(short_help="A walk for each edit, learned without labels.")(fitting.walks)
+fit.command(short_help="A feature from your own labels.")(fitting.label)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        import steerable
+
+        terminal.say(f"steer {steerable.__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def top(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")] = False,
+) -> None:
+    """Named, unit-bearing, measured controls for any image generator.
+
+    The verbs in the order of their use; 'steer VERB --help' explains one. Tables go to standard output, progress and errors to
+    standard error; bad input ends with exit code 2, an interrupt with 130.
+    """
+    _need_a_verb(context)
+
+
+@fit.callback()
+def fit_help(context: typer.Context) -> None:
+    """Fit controls: axes of measured columns, walks that imitate an edit; and features from your own labels."""
+    _need_a_verb(context)
+
+
+def _need_a_verb(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        terminal.say(context.get_help())
+        raise typer.Exit(terminal.BAD_INPUT)
+
+
+def main(arguments: list[str] | None = None) -> None:
     """The console script: bad input ends with one line and exit code 2, an interrupt with 130."""
-    sys.exit(terminal.run(lambda: app(standalone_mode=False)))
+    sys.exit(execute(arguments))
+
+
+def execute(arguments: list[str] | None = None) -> int:
+    """Run a command line (that of the process by default) and return its exit code."""
+    return terminal.run(lambda: app(arguments, prog_name="steer", standalone_mode=False), arguments)

@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from steerable.cli import options, terminal
-from steerable.cli.terminal import parse_seeds, say, short
+from steerable.cli.terminal import parse_seeds, plural, say, short
 
 SHEET = 240  # pictures on a contact sheet
 
 
-def zoo(name: Annotated[str | None, typer.Argument(help="One entry, in full.")] = None) -> None:
+def zoo(name: Annotated[str | None, typer.Argument(metavar="NAME", help="One entry, in full; all are listed by default.")] = None) -> None:
     """List the shipped generators, networks and features, with licence and source."""
     from steerable import checks
     from steerable import zoo as shelf
@@ -27,39 +27,50 @@ def zoo(name: Annotated[str | None, typer.Argument(help="One entry, in full.")] 
     terminal.table(f"{len(rows)} files", ("name", "kind", "licence", "made from", "sha256"), rows)
     groups = {one: group for group, names in shelf.feature_names().items() if group != "all" for one in names}
     shown = [shelf.load_feature(one) for one in (*groups, *shelf.HOLDS)]
-    cells = [(f.name, groups.get(f.name, "(wide)"), f.unit, str(len(f.columns)), ", ".join(f.columns[:5])) for f in shown]
+    cells = [
+        (
+            f.name,
+            groups.get(f.name, "(wide)"),
+            f.unit,
+            str(len(f.columns)),
+            ", ".join(f.columns[:5]) + (", …" if len(f.columns) > 5 else ""),
+        )
+        for f in shown
+    ]
     say("")
     terminal.table(f"{len(shown)} features", ("name", "group", "unit", "columns", "their names"), cells)
 
 
 def sample(
-    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("samples"),
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the pictures.")] = Path("samples"),
     seeds: options.Seeds = "0-23",
-    generator: options.GeneratorName = "faces64",
+    generator: options.GeneratorName = options.GENERATOR,
     psi: options.Psi = 1.0,
     label: options.Label = None,
-    scale: Annotated[int, typer.Option(help="Enlarge the pictures this many times.")] = 1,
+    scale: options.Scale = 1,
     device: options.Device = "auto",
 ) -> None:
     """Generate a picture for each seed, and a contact sheet. Every PNG carries the recipe that made it."""
+    resolved = dict(locals())
     from steerable import progress, recipe
 
-    numbers = parse_seeds(seeds)
+    numbers = tuple(parse_seeds(seeds))
+    options.folder(out)
     made = options.generator(generator, device)
-    whole = recipe.Recipe(generator=generator, fingerprint=made.fingerprint, seeds=tuple(numbers), psi=psi, label=label, scale=scale)
-    resolved = locals()
-    for one in progress.track(recipe.single(whole), "sample"):
-        recipe.write(one, made, out / f"seed-{one.seeds[0]:06d}.png")
+    whole = recipe.Recipe(generator=generator, fingerprint=made.fingerprint, seeds=numbers, psi=psi, label=label, scale=scale)
+    for i in progress.track(range(len(numbers)), "sample"):
+        recipe.write(recipe.of_seeds(whole, slice(i, i + 1)), made, out / f"seed-{numbers[i]:06d}.png")
     if len(numbers) > 1:
-        recipe.write(whole.model_copy(update={"seeds": tuple(numbers[:SHEET])}), made, out / "sheet.png")
+        recipe.write(recipe.of_seeds(whole, slice(SHEET)), made, out / "sheet.png")
     options.write(out / "options.json", "sample", resolved)
-    say(f"{len(numbers)} pictures in {out}" + (f", sheet.png shows the first {SHEET}" if len(numbers) > SHEET else ""))
+    sheet = f", sheet.png shows the first {SHEET}" if len(numbers) > SHEET else ""
+    say(f"written: {plural(len(numbers), 'picture')} of {made.name} in {out} (seeds {seeds}, psi {psi:g}{sheet})")
 
 
 def measure(
-    out: Annotated[Path, typer.Option(help="Table to write: .csv or .parquet.")] = Path("measured.csv"),
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Table to write: .csv or .parquet.")] = Path("measured.csv"),
     seeds: options.Seeds = "0-255",
-    generator: options.GeneratorName = "faces64",
+    generator: options.GeneratorName = options.GENERATOR,
     features: options.Features = "all",
     head: options.Heads = None,
     psi: options.Psi = 1.0,
@@ -68,11 +79,11 @@ def measure(
     device: options.Device = "auto",
 ) -> None:
     """Measure the picture of each seed: a table with a row a seed, and its percentiles on the terminal."""
+    resolved = dict(locals())
     from steerable import sampling
 
-    sampling.check_table_name(out)
+    options.file(out, sampling.check_table_name(out).suffix, "a table")
     numbers = parse_seeds(seeds)
-    resolved = locals()
     made, measures = options.generator(generator, device), options.features(features, head, device)
     table = sampling.measure_seeds(made, measures, numbers, psi=psi, label=label, cache=cache)
     units = dict(zip(table.columns, table.units, strict=True))
@@ -81,5 +92,6 @@ def measure(
     options.write(out.with_suffix(".options.json"), "measure", resolved)
     ranks = (0.05, 0.25, 0.5, 0.75, 0.95)
     rows = [(name, units[name], *(short(float(table.column(name).quantile(q))) for q in ranks)) for name in table.columns]
-    terminal.table(f"n {len(numbers)} images of {made.name}, psi {psi:g}", ("column", "unit", *(f"p{q * 100:.0f}" for q in ranks)), rows)
+    title = f"percentiles of n {len(numbers)} images of {made.name}, seeds {seeds}, psi {psi:g}; the judge is the feature of the column"
+    terminal.table(title, ("column", "unit", *(f"p{q * 100:.0f}" for q in ranks)), rows)
     say(f"written: {out}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,14 +17,37 @@ if TYPE_CHECKING:
     from steerable.generators.module import ModuleGenerator
     from steerable.protocols import Feature
 
-GeneratorName = Annotated[str, typer.Option("--generator", "-g", help="A generator of the zoo, or a file with its weights.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps; auto takes the fastest that is there.")]
-Psi = Annotated[float, typer.Option(help="Truncation towards the mean latent; 1 is off.")]
-Seeds = Annotated[str, typer.Option(help="Seeds as numbers and ranges: 0-35,40.")]
-Label = Annotated[int | None, typer.Option(help="Class of a class-conditional generator.")]
-Features = Annotated[str, typer.Option(help="Features or groups, with commas: pixels, geometry, faces, regions, all.")]
-Heads = Annotated[list[Path] | None, typer.Option("--head", help="A feature made by 'steer fit label'; may be repeated.")]
-Cache = Annotated[Path | None, typer.Option(help="Folder that keeps measurements: an interrupted run goes on from it.")]
+GENERATOR = "faces64"
+
+GeneratorName = Annotated[
+    str,
+    typer.Option(
+        "--generator", "-g", metavar="NAME|FILE", help="A generator of the zoo, or a file with its weights (safetensors or torch)."
+    ),
+]
+Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps; auto takes the fastest that is there.")]
+Psi = Annotated[float, typer.Option(metavar="NUMBER", min=0, max=2, help="Truncation towards the mean latent; 1 is off.")]
+Seeds = Annotated[str, typer.Option(metavar="SEEDS", help="Seeds as numbers and ranges: 0-35,40. One picture each.")]
+Seed = Annotated[int, typer.Option(metavar="NUMBER", min=0, max=2**32 - 1, help="Seed of everything that is sampled, from 0 on.")]
+Label = Annotated[
+    int | None, typer.Option(metavar="CLASS", min=0, help="Class of a class-conditional generator, from 0 on; drawn by default.")
+]
+Scale = Annotated[int, typer.Option(metavar="NUMBER", min=1, max=32, help="Enlarge the pictures this many times.")]
+Features = Annotated[
+    str,
+    typer.Option(
+        metavar="NAMES", help="What is measured: features or groups with commas; pixels, geometry, faces, regions, all. See: steer zoo."
+    ),
+]
+Heads = Annotated[
+    list[Path] | None, typer.Option("--head", metavar="FILE", help="Also measure a feature made by 'steer fit label'; may be repeated.")
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER", help="Keep measurements there: an interrupted run goes on from it, a longer one adds to it. None by default."
+    ),
+]
 
 
 def device(asked: str) -> str:
@@ -40,7 +64,9 @@ def device(asked: str) -> str:
     if asked == "auto":
         return "cuda" if there["cuda"] else "mps" if there["mps"] else "cpu"
     if not there[checks.known(asked, [*there, "auto"], "device")]:
-        raise ValueError(f"--device {asked}: this machine has {', '.join(name for name, here in there.items() if here)}. Use --device auto.")
+        raise ValueError(
+            f"--device {asked}: this machine has {', '.join(name for name, here in there.items() if here)}. Use --device auto."
+        )
     return asked
 
 
@@ -63,10 +89,42 @@ def features(names: str, heads: Sequence[Path] | None, asked_device: str) -> tup
     return (*shipped, *own)
 
 
+def folder(path: Path) -> Path:
+    """``path``, if a folder is there or can be made. Asked before the work, so that no result is lost for want of a place.
+
+    Raises:
+        ValueError: something else stands there or above it, or it is not ours to write.
+    """
+    nearest = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
+    if not nearest.is_dir():
+        raise ValueError(f"{path} cannot be a folder: {nearest} is a file. Choose another --out.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ValueError(f"{nearest} cannot be written to: choose another --out.")
+    return path
+
+
+def file(path: Path, suffix: str, what: str) -> Path:
+    """``path``, if a file of this suffix can be put there.
+
+    Raises:
+        ValueError: another suffix (its neighbours, the plots and the options, are named after it), a folder, or no place for one.
+    """
+    if path.suffix != suffix:
+        raise ValueError(
+            f"{what} is written as {suffix}, got --out {path}. Use --out {path.with_suffix(suffix) if path.name else 'NAME' + suffix}."
+        )
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name a file in it, --out {path / ('NAME' + suffix)}.")
+    folder(path.parent)
+    return path
+
+
 def write(path: Path, command: str, options: Mapping[str, Any]) -> None:
     """The resolved options of a run beside its outputs, as JSON."""
     import steerable
 
-    plain = {key: value for key, value in options.items() if value is None or isinstance(value, (str, int, float, bool, Path, list, tuple, dict))}
+    plain = {key.rstrip("_"): value for key, value in options.items()}
+    if "device" in plain:
+        plain["device"] = device(plain["device"])
     content = {"command": command, "version": steerable.__version__, **plain}
     files.write_text(path, json.dumps(content, indent=1, default=str) + "\n")

@@ -2,40 +2,73 @@
 
 from __future__ import annotations
 
+import errno
+import math
+import os
 import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any, TypeVar
 
 from steerable import progress
 
 T = TypeVar("T")
-BAD_INPUT, INTERRUPTED = 2, 130
+BAD_INPUT, INTERRUPTED, CLOSED = 2, 130, 141  # the last two as shells report SIGINT and SIGPIPE
+COLUMNS = 100  # amounts of one strip
+MANY = 1_000_000  # seeds of one command
 EVERY = 10.0  # seconds between progress lines where there is no terminal
 
 
-def run(command: Callable[[], Any]) -> int:
-    """Run a command and return its exit code: bad input and a full disk are one line on standard error, without a traceback."""
+def run(command: Callable[[], Any], arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: bad input and a full disk are one line on standard error, without a traceback.
+
+    Args:
+        arguments: that the command parses, those of the process by default; an error in one of them shows it.
+    """
     from typer import Abort, Exit, TyperException
 
     try:
         with progress.shown_by(progress.terminal if sys.stderr.isatty() else lines):
             result = command()
+        sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except Exit as done:
         return done.exit_code
     except (KeyboardInterrupt, Abort):
-        complain("interrupted; finished parts are kept, run the same command again to go on")
+        complain("interrupted. Files under their final names are whole; with --cache FOLDER the same command goes on where it stopped.")
         return INTERRUPTED
     except TyperException as error:
-        complain(error.format_message())
+        complain(_usage(error, sys.argv[1:] if arguments is None else arguments))
     except (ValueError, TypeError) as error:
         complain(str(error))
+    except MemoryError:
+        complain("out of memory. Ask for fewer images at once: a smaller n, or fewer seeds.")
+    except BrokenPipeError:  # "steer zoo | head": nobody reads on, which is no mistake
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        complain(f"{where}{error.strerror or error}. Nothing half-written was left; choose another --out or make room.")
+        complain(_disk(error))
     return BAD_INPUT
+
+
+def _usage(error: Any, arguments: Sequence[str]) -> str:
+    """A mistake in the command itself: what was given, and the help to read next."""
+    path = getattr(getattr(error, "ctx", None), "command_path", "steer")
+    message = error.format_message().strip().rstrip(".")
+    if wrong := re.match(r"Invalid value for .*?(-[-\w]+)'", message):
+        after = [one.partition("=")[2] or two for one, two in pairwise([*arguments, ""]) if one.partition("=")[0] == wrong[1]]
+        message += f', got "{after[-1]}"' if after else ""
+    return f"{message}{'' if message.endswith('?') else '.'} See: {path} --help"
+
+
+def _disk(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    what = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{where}the disk is full ({what}). Nothing half-written was left; make room or choose another --out."
+    return f"{where}{what}. Nothing half-written was left; check the path, or choose another --out."
 
 
 def complain(message: str) -> None:
@@ -85,16 +118,17 @@ def parse_seeds(text: str) -> list[int]:
     for part in text.replace(" ", "").split(","):
         match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
         if not match:
-            raise ValueError(f'seeds are numbers and ranges like 0-35,40; got "{part}" in "{text}".')
+            where = f'"{part}" in "{text}"' if part != text else f'"{text}"'
+            raise ValueError(f"seeds are numbers and ranges like 0-35,40; got {where}.")
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
             raise ValueError(f'the range "{part}" runs backwards: write {last}-{first}.')
-        if last - first >= 10_000_000 or last >= 2**63:
-            raise ValueError(f'the range "{part}" asks for {last - first + 1} seeds up to {last}; up to 10 million below 2^63 are possible.')
+        if last - first >= MANY or last >= 2**63:
+            raise ValueError(f'"{part}" asks for {last - first + 1} seeds up to {last}; up to {MANY} at a time below 2^63 are possible.')
         seeds += range(first, last + 1)
     twice = len(seeds) - len(set(seeds))
     if twice:
-        raise ValueError(f'"{text}" names {twice} seeds twice: name each once.')
+        raise ValueError(f'"{text}" names {plural(twice, "seed")} more than once: name each once.')
     return seeds
 
 
@@ -123,32 +157,28 @@ def parse_sweep(text: str) -> tuple[str, tuple[float, ...]]:
         if ":" in value:
             low, high, count = value.split(":")
             ends, n = (float(low), float(high)), int(count)
-            if not 2 <= n <= 100:
-                raise ValueError
-            return name, tuple(ends[0] + (ends[1] - ends[0]) * i / (n - 1) for i in range(n))
-        return name, tuple(float(part) for part in value.split(","))
+            amounts = [ends[0] + (ends[1] - ends[0]) * i / (n - 1) for i in range(n if 2 <= n <= COLUMNS else 0)]
+        else:
+            amounts = [float(part) for part in value.split(",")]
     except ValueError:
-        raise ValueError(f'--sweep takes amounts as yaw=-20,0,20 or yaw=-20:20:5 (from, to, how many); got "{text}".') from None
+        amounts = []
+    if not 1 <= len(amounts) <= COLUMNS or not all(math.isfinite(amount) for amount in amounts):
+        raise ValueError(f'--sweep takes up to {COLUMNS} amounts as yaw=-20,0,20 or yaw=-20:20:5 (from, to, how many); got "{text[:60]}".')
+    return name, tuple(amounts)
 
 
 def parse_box(text: str) -> tuple[int, int, int, int]:
     """``16,18,52,46`` -> top, left, bottom, right."""
     parts = text.split(",")
-    if len(parts) != 4 or not all(part.strip().isdigit() for part in parts):
+    if len(parts) != 4 or not all(part.strip().isdecimal() for part in parts):
         raise ValueError(f'a box is top,left,bottom,right in pixels, for example 16,18,52,46; got "{text}".')
     top, left, bottom, right = (int(part) for part in parts)
     return top, left, bottom, right
 
 
-def number(text: str, what: str) -> float:
-    """A finite number."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if value - value != 0:
-        raise ValueError(f'{what} takes a finite number, got "{text}".')
-    return value
+def plural(n: int, one: str, many: str = "") -> str:
+    """``1 picture``, ``3 pictures``."""
+    return f"{n} {one}" if n == 1 else f"{n} {many or one + 's'}"
 
 
 def short(value: float, digits: int = 3) -> str:
@@ -157,5 +187,4 @@ def short(value: float, digits: int = 3) -> str:
         return "–"
     if value and (abs(value) >= 1e5 or abs(value) < 1e-4):
         return f"{value:.{digits - 1}e}"
-    text = f"{value:.{digits}g}" if abs(value) < 1000 else f"{value:.0f}"
-    return text
+    return f"{value + 0.0:.{digits}g}" if abs(value) < 1000 else f"{value:.0f}"
