@@ -9,7 +9,7 @@ Each verb parses, calls the library, and shows what came out; nothing is compute
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -20,12 +20,12 @@ from steerable.cli import evaluating, fitting, looking, steering, terminal
 class InOrder(TyperGroup):
     """Lists the verbs as the story goes; typer would put those with verbs of their own last."""
 
-    def list_commands(self, ctx: typer.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         return [name for name in STORY if name in self.commands]
 
 
 STORY = ("demo", "zoo", "sample", "measure", "fit", "apply", "evaluate", "axes", "walks", "label")
-LOOK = {
+LOOK: dict[str, Any] = {
     "add_completion": False,
     "rich_markup_mode": None,
     "pretty_exceptions_enable": False,

@@ -142,8 +142,7 @@ def label(
     options.write(path.with_suffix(".json"), "fit label", resolved | {"out": path})
     report = feature.report or {}
     base = f"; always naming the commonest class: {report['baseline']:.2f}" if report["kind"] == "classes" else ""
-    say(
-        f"{name}: {report['score_name']} {report['score']:.2f} on {report['held_out_rows']} held-out rows of n {report['rows']}, seed {seed}{base}"
-    )
+    held_out = f"{report['held_out_rows']} held-out rows of n {report['rows']}, seed {seed}"
+    say(f"{name}: {report['score_name']} {report['score']:.2f} on {held_out}{base}")
     say(f"judge: the labels of {labels}; columns: {', '.join(feature.columns)} ({feature.unit or 'no unit'})")
     say(f"written: {path}")

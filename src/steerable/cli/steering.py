@@ -68,7 +68,10 @@ def apply(
         raise ValueError("nothing to apply: name a control file and --turn, --set or --sweep, or give --hold-box, or --recipe PICTURE.png.")
     numbers = tuple(parse_seeds(seeds))
     drive = None if hold_box is None else recipes.Drive(box=parse_box(hold_box), amount=_rest(rest))
-    swept = None if sweep is None else recipes.Sweep(**dict(zip(("knob", "amounts"), parse_sweep(sweep), strict=True)))
+    swept = None
+    if sweep is not None:
+        knob, amounts = parse_sweep(sweep)
+        swept = recipes.Sweep(knob=knob, amounts=amounts)
     made = options.generator(generator, device)
     whole = recipes.Recipe(
         generator=generator,
@@ -174,7 +177,7 @@ def _ledger(whole: Recipe, made: ModuleGenerator, moved: Sequence[Latents], meas
     start = sampling.latents_of(made, whole.seeds, psi=whole.psi, labels=whole.label)
     before, after = sampling.observe(made, measures, start), [sampling.observe(made, measures, one) for one in moved]
     steps = whole.sweep.amounts if whole.sweep else (None,)
-    table: dict[str, list[float]] = {"seed": list(whole.seeds) * len(steps)}
+    table: dict[str, Sequence[float]] = {"seed": list(whole.seeds) * len(steps)}
     if whole.sweep is not None:
         table[whole.sweep.knob + "-amount"] = [step for step in whole.sweep.amounts for _ in whole.seeds]
     for i, name in enumerate(columns):
