@@ -72,7 +72,8 @@ def control_of(content: bytes, *, what: str, generator: Generator | None = None)
         space = description["space"]
         control = Directions(
             knobs=tuple(
-                Knob(**{**knob, "percentiles": tuple((float(p), float(v)) for p, v in knob["percentiles"])}) for knob in description["knobs"]
+                Knob(**{**knob, "percentiles": tuple((float(p), float(v)) for p, v in knob["percentiles"])})
+                for knob in description["knobs"]
             ),
             space=LatentSpace(space["name"], tuple(space["shape"]), space["fingerprint"], space["generator"]),
             vectors=tensors["vectors"],
@@ -100,7 +101,10 @@ def load_feature(path: str | os.PathLike[str], backbone: Callable[[Images], Tens
     tensors, description = _unpack(read_bytes(path), str(path))
     if description.get("kind") != "feature":
         raise ValueError(f"{path} holds {_kind(description)}, not a feature. Make one with: steer fit label LABELS --name NAME.")
-    return labels.head_feature(tensors, description, backbone)
+    try:
+        return labels.head_feature(tensors, description, backbone)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} is a feature with a part missing or wrong ({error}): save it again.") from error
 
 
 def save_generator(generator: ModuleGenerator, path: str | os.PathLike[str]) -> Path:
@@ -110,7 +114,9 @@ def save_generator(generator: ModuleGenerator, path: str | os.PathLike[str]) -> 
         TypeError: a generator whose architecture could not be rebuilt from tensors.
     """
     if not isinstance(generator.network, dcgan.DCGAN):
-        raise TypeError(f"{generator.name} is a {type(generator.network).__name__}: only DCGANs can be rebuilt from a file. Save its module yourself.")
+        raise TypeError(
+            f"{generator.name} is a {type(generator.network).__name__}: only DCGANs can be rebuilt from a file. Save its module yourself."
+        )
     tensors = {k: v.detach().cpu().contiguous() for k, v in generator.network.state_dict().items() if v.is_floating_point()}
     description = {"kind": "generator", "version": VERSION, "family": "dcgan", "name": generator.name}
     return files.write_bytes(path, save(tensors, metadata={"steerable": json.dumps(description, sort_keys=True)}))
@@ -126,10 +132,19 @@ def load_generator_file(path: str | os.PathLike[str]) -> ModuleGenerator:
     kind = _sniffed(path)
     if kind == "a safetensors file":
         tensors, description = _unpack(path.read_bytes(), str(path))
-        return dcgan.from_state_dict(tensors, name=description.get("name") or path.stem)
+        if description.get("kind", "generator") != "generator":
+            raise ValueError(f"{path} holds {_kind(description)}, not a generator.")
+        return _dcgan(tensors, description.get("name") or path.stem, path)
     if kind == "a zip / torch file":
-        return dcgan.from_state_dict(_torch_tensors(path), name=path.stem)
+        return _dcgan(_torch_tensors(path), path.stem, path)
     raise ValueError(f"{path} is {kind}; weights are a safetensors file or a torch file of tensors.{_advice(kind)}")
+
+
+def _dcgan(tensors: Mapping[str, Any], name: str, path: Path) -> ModuleGenerator:
+    try:
+        return dcgan.from_state_dict(tensors, name=name)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def read_bytes(path: Path) -> bytes:
@@ -146,7 +161,9 @@ def digest(content: bytes) -> str:
 
 def _sniffed(path: Path) -> str:
     if not path.exists():
-        raise ValueError(f"{path} does not exist. Check the path; it is looked up from {'the root' if path.is_absolute() else 'the current folder'}.")
+        raise ValueError(
+            f"{path} does not exist. Check the path; it is looked up from {'the root' if path.is_absolute() else 'the current folder'}."
+        )
     return files.sniff(path)
 
 
@@ -180,13 +197,13 @@ def _torch_tensors(path: Path) -> Mapping[str, Any]:
         with path.open("rb") as file:  # given a path, torch goes by its suffix
             loaded = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path} is not a torch file of tensors alone, or it is damaged; nothing in it was executed. Save its state dict with safetensors."
-        ) from error
+        what = "is not a torch file of tensors alone, or it is damaged; nothing in it was executed"
+        raise ValueError(f"{path} {what}. Save its state dict with safetensors.") from error
     if not isinstance(loaded, Mapping):
         raise ValueError(f"{path} holds a {type(loaded).__name__}, expected a state dict.")
     return loaded
 
 
 def _kind(description: Mapping[str, Any]) -> str:
-    return f"a {description['kind']}" if description.get("kind") else "plain tensors"
+    kinds = {"directions": "a control", "feature": "a feature", "generator": "a generator"}
+    return kinds.get(str(description.get("kind")), "plain tensors")

@@ -30,7 +30,7 @@ LOOK: dict[str, Any] = {
     "rich_markup_mode": None,
     "pretty_exceptions_enable": False,
     "cls": InOrder,
-    "invoke_without_command": True,
+    "no_args_is_help": True,
 }
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -49,17 +49,17 @@ fit.command(short_help="A walk for each edit, learned without labels.")(fitting.
 fit.command(short_help="A feature from your own labels.")(fitting.label)
 
 
-def _version(asked: bool) -> None:
+def _version(asked: bool) -> bool:
     if asked:
         import steerable
 
         terminal.say(f"steer {steerable.__version__}")
         raise typer.Exit()
+    return asked
 
 
 @app.callback()
 def top(
-    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")] = False,
 ) -> None:
     """Named, unit-bearing, measured controls for any image generator.
@@ -67,19 +67,11 @@ def top(
     The verbs in the order of their use; 'steer VERB --help' explains one. Tables go to standard output, progress and errors to
     standard error; bad input ends with exit code 2, an interrupt with 130.
     """
-    _need_a_verb(context)
 
 
 @fit.callback()
-def fit_help(context: typer.Context) -> None:
+def fit_help() -> None:
     """Fit controls: axes of measured columns, walks that imitate an edit; and features from your own labels."""
-    _need_a_verb(context)
-
-
-def _need_a_verb(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        terminal.say(context.get_help())
-        raise typer.Exit(terminal.BAD_INPUT)
 
 
 def main(arguments: list[str] | None = None) -> None:

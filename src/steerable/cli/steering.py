@@ -64,7 +64,7 @@ def apply(
         if control or turn or set_ or hold or sweep or hold_box:
             raise ValueError("--recipe makes a picture as it was: leave out the control and --turn, --set, --hold, --sweep, --hold-box.")
         return _again(recipe, generator, device, out)
-    if control is None and hold_box is None:
+    if control is None and hold_box is None and not (turn or set_ or hold or sweep):
         raise ValueError("nothing to apply: name a control file and --turn, --set or --sweep, or give --hold-box, or --recipe PICTURE.png.")
     numbers = tuple(parse_seeds(seeds))
     drive = None if hold_box is None else recipes.Drive(box=parse_box(hold_box), amount=_rest(rest))

@@ -18,6 +18,7 @@ T = TypeVar("T")
 BAD_INPUT, INTERRUPTED, CLOSED = 2, 130, 141  # the last two as shells report SIGINT and SIGPIPE
 COLUMNS = 100  # amounts of one strip
 MANY = 1_000_000  # seeds of one command
+LEFT = "interrupted. Files under their final names are whole; with --cache FOLDER the same command goes on where it stopped."
 EVERY = 10.0  # seconds between progress lines where there is no terminal
 
 
@@ -27,19 +28,22 @@ def run(command: Callable[[], Any], arguments: Sequence[str] | None = None) -> i
     Args:
         arguments: that the command parses, those of the process by default; an error in one of them shows it.
     """
-    from typer import Abort, Exit, TyperException
+    from typer import Abort, TyperException
 
     try:
         with progress.shown_by(progress.terminal if sys.stderr.isatty() else lines):
             result = command()
         sys.stdout.flush()
+        if result == INTERRUPTED:  # what typer makes of Ctrl-C
+            complain(LEFT)
         return result if isinstance(result, int) else 0
-    except Exit as done:
-        return done.exit_code
-    except (KeyboardInterrupt, Abort):
-        complain("interrupted. Files under their final names are whole; with --cache FOLDER the same command goes on where it stopped.")
+    except (KeyboardInterrupt, Abort):  # Ctrl-C outside of typer, and the end of the input
+        complain(LEFT)
         return INTERRUPTED
     except TyperException as error:
+        if error.format_message().startswith("Usage:"):  # no verb was given: this is the help
+            print(error.format_message(), file=sys.stderr)
+            return BAD_INPUT
         complain(_usage(error, sys.argv[1:] if arguments is None else arguments))
     except (ValueError, TypeError) as error:
         complain(str(error))
