@@ -21,7 +21,7 @@ ROWS = (  # lowest first
     {"generators", "features", "edits", "controls", "data"},
     {"fitting", "training", "evaluation", "render", "sampling"},
     {"recipe", "store", "zoo"},
-    {"cli", "demo", "studio"},
+    {"cli", "demo", "scenes", "report", "studio"},
 )
 SIDEWAYS = {
     ("checks", "protocols"): "checks name the nouns they refuse",
@@ -35,6 +35,9 @@ SIDEWAYS = {
     ("recipe", "store"): "a recipe names stored controls",
     ("recipe", "zoo"): "a recipe names a generator of the zoo",
     ("cli", "demo"): "the command line starts the demo",
+    ("demo", "scenes"): "the demo tells them in order",
+    ("demo", "report"): "and puts them on one page",
+    ("scenes", "report"): "a scene is made of the page's blocks",
     ("cli", "studio"): "the command line starts the studio, when asked to",
 }
 BOTTOM = {"torch", "numpy", "jaxtyping", "safetensors", "steerable"}  # what the lowest row may import at all; rich only inside functions

@@ -1,0 +1,179 @@
+"""What all scenes of the demo share: how many faces, who measures, the population, the axes, and which people are shown.
+
+Everybody who is steered is a held-out seed, from 1000 on, that no fit has seen. Numbers are over the first n of them, in order. Pictures
+show portraits: the first of these seeds whose unsteered face is middling in light, pose and expression (see ``portraits``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from steerable import recipe, render
+from steerable.controls.controller import AlongAxis, Outcome
+from steerable.controls.directions import Directions
+from steerable.evaluation.summary import JUDGES
+from steerable.features.network import column, select
+from steerable.generators.module import ModuleGenerator
+from steerable.protocols import Feature, Images, Latents
+from steerable.report import Block, Figure
+from steerable.sampling import Table, latents_of, observe
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+FIRST = 1000  # the first held-out seed
+NETWORKS = {  # feature -> who judges it
+    "pose": "face mesh",
+    "mouth": "face mesh",
+    "eyes": "face mesh",
+    "face-place": "face mesh",
+    "smile": "expression network",
+    "pose68": "68 landmarks",
+    "mouth68": "68 landmarks",
+    "person": "person mask",
+    "person-colour": "person mask",
+    "background-colour": "person mask",
+    "skin-colour": "pixels at the mesh's cheeks",
+    "hair-colour": "pixels above the mesh",
+}
+SECOND = {**JUDGES, "skin-brightness": "person-brightness", "brightness": "person-brightness"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many faces each stage looks at."""
+
+    sheet: int = 24
+    population: int = 1200
+    calibration: int = 160
+    walk: int = 400
+    walk_calibration: int = 64
+    people: int = 48
+    response: int = 24
+    quality: int = 64
+    box: int = 3
+    yaw: int = 24
+    searched: int = 100  # seeds among which portraits are looked for
+
+
+QUICK = Plan(8, 120, 16, 16, 8, 4, 2, 16, 1, 4, 8)  # for tests: every stage, nothing precise
+
+
+@dataclass(frozen=True)
+class Move:
+    """One attribute, what a person would call it, and what it should leave alone."""
+
+    name: str
+    words: str
+    hold: tuple[str, ...]
+
+
+MOVES = (
+    Move("smile", "smiling", ("yaw", "pitch", "mouth-open", "skin-brightness", "background-brightness")),
+    Move("yaw", "turning", ("pitch", "roll", "smile", "skin-brightness", "background-brightness", "hair-brightness")),
+    Move("skin-brightness", "lit differently", ("background-brightness", "yaw", "pitch", "smile", "mouth-open")),
+)
+MOVE = {move.name: move for move in MOVES}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Blocks for the page, one row a measurement for the table of all of them, and single pictures with their recipes."""
+
+    blocks: tuple[Block, ...]
+    rows: tuple[dict[str, Any], ...] = ()
+    pictures: tuple[tuple[str, recipe.Recipe], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Cast:
+    """The generator, what measures it, the population, and the axes fitted on it."""
+
+    generator: ModuleGenerator
+    features: tuple[Feature, ...]
+    table: Table
+    axes: Directions
+    plan: Plan
+    seed: int
+
+    def people(self, n: int) -> Latents:
+        """The faces of the first n held-out seeds."""
+        return latents_of(self.generator, range(FIRST, FIRST + n))
+
+    @cached_property
+    def portraits(self) -> tuple[int, ...]:
+        """The first four held-out seeds whose faces look at the viewer in middling light, with the mouth shut and nobody smiling yet.
+
+        By measurement: |yaw| and |roll| within half a deviation of 0, mouth-open and smile below their medians, the brightness of skin and
+        background between the 25th and 80th percentiles. Where fewer than four pass, those that miss fewest come next.
+        """
+        seeds = range(FIRST, FIRST + self.plan.searched)
+        names = ["yaw", "roll", "mouth-open", "smile", "skin-brightness", "background-brightness"]
+        seen = self.read(latents_of(self.generator, seeds), names)
+        passed = sum((seen[name].abs() < self.deviation(name) / 2).int() for name in ("yaw", "roll"))
+        passed = passed + sum((seen[name] < self.table.column(name).median()).int() for name in ("mouth-open", "smile"))
+        for name in ("skin-brightness", "background-brightness"):
+            low, high = torch.quantile(self.table.column(name), torch.tensor([0.25, 0.8]))
+            passed = passed + ((seen[name] > low) & (seen[name] < high)).int()
+        order = sorted(range(len(seeds)), key=lambda i: (-int(passed[i]), i))
+        return tuple(seeds[i] for i in order[:4])
+
+    def images(self, latents: Latents) -> Images:
+        with torch.no_grad():
+            return self.generator(latents)
+
+    def read(self, latents: Latents, names: Sequence[str]) -> dict[str, Tensor]:
+        """These columns of the images, (n,) each; each network runs once."""
+        features = select(self.features, names)
+        return dict(zip(names, observe(self.generator, features, latents).unbind(1), strict=True))
+
+    def deviation(self, name: str) -> float:
+        return float(self.table.column(name).std())
+
+    def unit(self, name: str) -> str:
+        return self.table.units[self.table.columns.index(name)]
+
+    def measured(self, name: str) -> str:
+        """A column with its unit, as it stands in a sentence: "yaw (deg)"."""
+        return f"{name} ({self.unit(name)})"
+
+    def judge(self, name: str) -> str:
+        return NETWORKS.get(self._owner(name).name, "pixels")
+
+    def axis(self, name: str, hold: Sequence[str] = ()) -> Directions:
+        """One axis, plain or freed of what is held."""
+        return self.axes[[name, *hold]].held(list(hold))[[name]]
+
+    def set_to(self, name: str, axis: Directions, latents: Latents, targets: Tensor, *, points: int = 7, rounds: int = 3) -> Outcome:
+        """Along the axis to these values, (n,)."""
+        setter = AlongAxis(self.generator, axis, column(self._owner(name), name), points=points, rounds=rounds)
+        return setter.solve(latents, targets[:, None].to(latents.values))
+
+    def _owner(self, name: str) -> Feature:
+        return next(one for one in self.features if name in one.columns)
+
+
+def rounded(value: float, unit: str) -> str:
+    """A measured value as it stands below a face: whole degrees, tenths of a logit, hundredths of everything else."""
+    text = f"{value:.{ {'deg': 0, 'logit': 1}.get(unit, 2) }f}"
+    return text.replace("-", "−") if float(text) else text.replace("-", "")
+
+
+def seeds_text(n: int) -> str:
+    """The first n held-out seeds in words."""
+    return str(FIRST) if n == 1 else f"{FIRST}–{FIRST + n - 1}"
+
+
+def listed(seeds: Sequence[int]) -> str:
+    """Portraits in words, with how they were chosen."""
+    return f"Seeds {', '.join(map(str, seeds))}: the first held-out ones whose unsteered face is middling in light, pose and expression."
+
+
+def saved(name: str, image: PIL.Image.Image, caption: str) -> Figure:
+    return Figure(name, render.png(image), caption)
