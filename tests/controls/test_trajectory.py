@@ -47,7 +47,9 @@ def decoupled():
 def test_the_first_step_is_the_generalised_eigenvector(generator):
     from scipy.linalg import eigh
 
-    move, hold = rows_of(generator, MOVED).double(), rows_of(generator, HELD).double()
+    deviations = torch.tensor(trajectory(generator).deviations, dtype=torch.float64)[:, None]
+    move = rows_of(generator, MOVED).double() / deviations[: len(MOVED)]
+    hold = rows_of(generator, HELD).double() / deviations[len(MOVED) :]
     held = hold.T @ hold / len(hold)
     damped = held + 0.1 * held.trace() / 6 * torch.eye(6, dtype=torch.float64)
     _, vectors = eigh((move.T @ move / len(move)).numpy(), damped.numpy())
@@ -86,9 +88,20 @@ def test_the_ledger_is_what_the_images_show(generator):
     start = generator.sample(3, seed=0)
     path = trajectory(generator).path(start, amounts(0.2, 0.4, -0.1))
     change = generator(path.end) - generator(start)
-    for places, ledger in ((MOVED, path.moved), (HELD, path.drift)):
-        seen = torch.stack([change[:, 0, row, col] for row, col in places], 1).square().mean(1).sqrt()
+    deviations = torch.tensor(trajectory(generator).deviations)
+    for places, scale, ledger in ((MOVED, deviations[: len(MOVED)], path.moved), (HELD, deviations[len(MOVED) :], path.drift)):
+        seen = (torch.stack([change[:, 0, row, col] for row, col in places], 1) / scale).square().mean(1).sqrt()
         assert torch.allclose(ledger[-1], seen, atol=1e-6)
+
+
+def test_one_moved_feature_is_asked_for_in_its_own_unit(generator):
+    corner = feature(lambda images: 100 * images[:, 0, :2, :2].flatten(1), name="corner", columns=("a", "b", "c", "d"), differentiable=True)
+    control = Trajectory(generator, move=corner, hold=pixels(HELD))
+    start = generator.sample(2, seed=0)
+    path = control.path(start, amounts(20.0, -10.0))
+    change = corner(generator(path.end)) - corner(generator(start))
+    assert change.square().mean(1).sqrt().tolist() == pytest.approx([20, 10], rel=0.02)
+    assert control.knobs[0].high == pytest.approx(control.deviations[0])
 
 
 def test_what_is_held_drifts_no_more_than_allowed(generator):
@@ -160,7 +173,8 @@ def test_a_feature_without_gradients_is_followed_by_differences(generator):
 
     boxed = feature(black_box, name="corner", columns=("a", "b", "c", "d"))
     start = generator.sample(2, seed=0)
-    smooth = Trajectory(generator, move=pixels([(0, 0), (0, 1), (1, 0), (1, 1)]), hold=pixels(HELD)).steer(start, amounts(0.2, -0.2))
+    corner = feature(lambda images: images[:, 0, :2, :2].flatten(1), name="corner", columns=("a", "b", "c", "d"), differentiable=True)
+    smooth = Trajectory(generator, move=corner, hold=pixels(HELD)).steer(start, amounts(0.2, -0.2))
     assert not boxed.differentiable
     assert torch.allclose(
         Trajectory(generator, move=boxed, hold=pixels(HELD)).steer(start, amounts(0.2, -0.2)).values, smooth.values, atol=1e-2

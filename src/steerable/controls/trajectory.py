@@ -43,7 +43,7 @@ class Path:
 
     Attributes:
         waypoints: latents after each step, the start first; a row that arrived stays where it is.
-        moved: (steps + 1, n) root-mean-square change of the moved features since the start.
+        moved: (steps + 1, n) root-mean-square change of the moved feature since the start, in its unit; of several in deviations.
         drift: (steps + 1, n) the same of the held features.
         reached: (n,) whether the asked amount was reached with the hold kept.
     """
@@ -62,30 +62,33 @@ class Path:
 class Trajectory:
     """Move some features while others are held.
 
-    The one knob's amount is the root-mean-square change of the moved features over their columns, in their unit; its
-    sign chooses between the two directions of the first step (positive: its largest component is positive).
+    Features are compared in population deviations, so that degrees can be moved and pixels held. The one knob's amount is the
+    root-mean-square change of the moved feature over its columns, in its own unit (of several: in deviations); its sign chooses between the
+    two directions of the first step (positive: its largest component is positive), and its range is one deviation to either side.
 
     Attributes:
         generator: of the latents that will be steered.
         move, hold: features, measured on the generated image.
-        leak: held drift allowed, as a fraction of the asked amount, both root-mean-square. 0.07 keeps the squared drift below 1/200.
-        stride: change of the moved features that one step aims at.
+        leak: held drift allowed, as a fraction of the asked amount, both root-mean-square and in deviations.
+        stride: change of the moved features that one step aims at, in deviations.
         reach: longest step in latent units.
         damping: weight of the identity beside the held Gram matrix, as a fraction of its mean eigenvalue: of the first step; later
             steps choose from ``LADDER`` times as much.
         max_steps: Jacobians, after which a row that has not arrived is left where it is and reported as not reached.
+        deviations: of every feature, the moved ones first: root-mean-square over its columns, measured on 32 latents of seed 0.
     """
 
     generator: Generator
     move: tuple[Feature, ...]
     hold: tuple[Feature, ...]
-    leak: float = 0.07
-    stride: float = 0.15
+    leak: float = 0.08
+    stride: float = 0.34
     reach: float = 1.5
     damping: float = 0.1
     max_steps: int = 40
     knobs: tuple[Knob, ...] = field(init=False)
     space: LatentSpace = field(init=False)
+    deviations: tuple[float, ...] = field(init=False)
 
     def __init__(
         self, generator: Generator, *, move: Feature | Sequence[Feature], hold: Feature | Sequence[Feature], **options: float
@@ -104,10 +107,21 @@ class Trajectory:
         if both:
             raise ValueError(f"{', '.join(sorted(both))} cannot be moved and held at once: take it out of one of them.")
         name = "+".join(feature.name for feature in self.move)
-        unit = f"rms {self.move[0].unit}".strip()
+        unit = f"rms {self.move[0].unit}".strip() if len(self.move) == 1 else "rms deviations"
         object.__setattr__(self, "generator", generator)
-        object.__setattr__(self, "knobs", (Knob(name, unit, -0.35, 0.35),))
+        object.__setattr__(self, "deviations", _deviations(generator, (*self.move, *self.hold)))
+        object.__setattr__(self, "knobs", (Knob(name, unit, -self.unit, self.unit),))
         object.__setattr__(self, "space", next(iter(generator.spaces.values())))
+
+    @property
+    def unit(self) -> float:
+        """One deviation of what moves, in the knob's unit."""
+        return self.deviations[0] if len(self.move) == 1 else 1.0
+
+    @property
+    def held_unit(self) -> float:
+        """One deviation of what is held, in the unit of a path's drift: its own, or deviations where several are held."""
+        return self.deviations[-1] if len(self.hold) == 1 else 1.0
 
     def steer(self, latents: Latents, amounts: Amounts) -> Latents:
         """The end of ``path``. Ask ``path`` itself for what was reached and what leaked."""
@@ -138,7 +152,7 @@ class Trajectory:
 
     def _walk(self, latents: Latents, amounts: Tensor) -> Path:
         local = _Local(self, latents)
-        target, sign = amounts.abs().to(latents.values), torch.where(amounts < 0, -1.0, 1.0).to(latents.values)
+        target, sign = amounts.abs().to(latents.values) / self.unit, torch.where(amounts < 0, -1.0, 1.0).to(latents.values)
         z, start = latents.values, local.features(latents.values)
         points, moved, drift = [z], [torch.zeros_like(target)], [torch.zeros_like(target)]
         stuck = torch.zeros_like(target, dtype=torch.bool)
@@ -155,7 +169,8 @@ class Trajectory:
             drift.append(drift[-1].index_copy(0, rows[found], off[found]))
             stuck = stuck.index_copy(0, rows, ~found)
         reached = ((moved[-1] - target).abs() <= 0.02 * target) & (drift[-1] <= self.leak * target)
-        return Path(tuple(latents.at(point) for point in points), torch.stack(moved), torch.stack(drift), reached)
+        waypoints = tuple(latents.at(point) for point in points)
+        return Path(waypoints, torch.stack(moved) * self.unit, torch.stack(drift) * self.held_unit, reached)
 
     def _linearised(self, local: _Local, z: Tensor, start: Tensor, target: Tensor, far: Tensor, sign: Tensor) -> _Linear:
         """The ingredients of the docstring's step for each row, once for every damping."""
@@ -256,13 +271,20 @@ class _Linear:
 
 
 class _Local:
-    """The features of one batch as a function of latent values: moved columns first, then the held ones."""
+    """The features of one batch as a function of latent values: moved columns first, then the held ones.
+
+    Each feature is scaled so that the mean square over all columns of a side is the mean over its features of their own mean squares,
+    in population deviations: a feature of many columns weighs no more than one of few.
+    """
 
     def __init__(self, trajectory: Trajectory, latents: Latents) -> None:
         self.trajectory, self.latents = trajectory, latents
         with torch.no_grad():
             image = trajectory.generator(latents[:1])
-            self.width = sum(feature(image).shape[1] for feature in trajectory.move)
+            sides = [[feature(image).shape[1] for feature in side] for side in (trajectory.move, trajectory.hold)]
+        self.width = sum(sides[0])
+        shares = [(sum(side) / (len(side) * width)) ** 0.5 for side in sides for width in side]
+        self.scales = tuple(share / deviation for share, deviation in zip(shares, trajectory.deviations, strict=True))
 
     def rows(self, keep: Tensor) -> _Local:
         return _Local(self.trajectory, self.latents[keep])
@@ -272,16 +294,12 @@ class _Local:
         labels = self.latents.labels
         latents = Latents(values, self.latents.space, None if labels is None else labels.repeat(count))
         images = self.trajectory.generator(latents)
-        return torch.cat([feature(images) for feature in (*self.trajectory.move, *self.trajectory.hold)], dim=1)
+        features = (*self.trajectory.move, *self.trajectory.hold)
+        return torch.cat([scale * feature(images) for feature, scale in zip(features, self.scales, strict=True)], dim=1)
 
     def features(self, values: Tensor) -> Tensor:
         with torch.no_grad():
             return self(values)
-
-    def measure(self, values: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
-        """Root-mean-square change of what moves and of what is held, (n,) each."""
-        change = self.features(values) - start
-        return tuple(part.square().mean(1).sqrt() for part in (change[:, : self.width], change[:, self.width :]))  # type: ignore[return-value]
 
     def jacobian(self, values: Tensor) -> tuple[Tensor, Tensor]:
         smooth = all(feature.differentiable for feature in (*self.trajectory.move, *self.trajectory.hold))
@@ -296,6 +314,14 @@ def first_direction(move: Float[Tensor, "n d d"], factor: Float[Tensor, "n d d"]
     top = torch.linalg.solve_triangular(factor.mT, vectors[..., -1:], upper=True)[..., 0]
     largest = top.gather(1, top.abs().argmax(1, keepdim=True))
     return top / top.norm(dim=1, keepdim=True) * largest.sign()
+
+
+def _deviations(generator: Generator, features: Sequence[Feature]) -> tuple[float, ...]:
+    """Root-mean-square over a feature's columns of their standard deviations over 32 latents; 1 for a feature that never varies."""
+    with torch.no_grad():
+        images = generator(generator.sample(32, seed=0))
+        spreads = [float(feature(images).std(0).square().mean().sqrt()) for feature in features]
+    return tuple(spread if spread > 1e-9 else 1.0 for spread in spreads)
 
 
 def _stretch(ledger: Tensor, steps: int) -> Tensor:
