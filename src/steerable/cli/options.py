@@ -45,7 +45,8 @@ Heads = Annotated[
 Cache = Annotated[
     Path | None,
     typer.Option(
-        metavar="FOLDER", help="Keep measurements there: an interrupted run goes on from it, a longer one adds to it. None by default."
+        metavar="FOLDER",
+        help="Keep measurements there: an interrupted run goes on from it, one with more features measures only those. None by default.",
     ),
 ]
 

@@ -26,25 +26,41 @@ def apply(
     control: Annotated[Path | None, typer.Argument(metavar="CONTROL", help="Control file made by 'steer fit'.")] = None,
     turn: Annotated[
         list[str] | None,
-        typer.Option(metavar="KNOB=AMOUNT", help="Change by an amount in the knob's unit, or to a percentile: p90. Repeatable."),
+        typer.Option(
+            metavar="KNOB=AMOUNT",
+            help="Change by an amount in the knob's unit: smile=2, yaw=-10; p90 is the way from the median to that percentile. Repeatable.",
+        ),
     ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KNOB=VALUE", help="Search for the value that is measured, or p90. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KNOB=VALUE", help="Move each face until it measures the value: yaw=20, or the percentile p90. Repeatable."
+        ),
     ] = None,
     hold: Annotated[
         str, typer.Option(metavar="NAMES", help="Knobs of the control whose attributes stay, with commas; none by default.")
     ] = "",
     sweep: Annotated[
-        str | None, typer.Option(metavar="KNOB=AMOUNTS", help="One strip: yaw=-20,0,20, or yaw=-20:20:5 for five from end to end.")
+        str | None,
+        typer.Option(
+            metavar="KNOB=AMOUNTS", help="One strip, a column for each amount: yaw=-20,0,20, or yaw=-20:20:5 for five from end to end."
+        ),
     ] = None,
     hold_box: Annotated[
-        str | None, typer.Option(metavar="BOX", help="Hold the pixels of top,left,bottom,right, move the rest; needs no control.")
+        str | None,
+        typer.Option(
+            metavar="BOX",
+            help="Hold the pixels of a box and move the rest: top,left,bottom,right in pixels, 16,18,52,46. Needs no control.",
+        ),
     ] = None,
     rest: Annotated[
         float, typer.Option(metavar="AMOUNT", help="With --hold-box: root-mean-square change of the rest, images in [-1, 1].")
     ] = 0.25,
     recipe: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Make the picture of this PNG (or recipe JSON) again; needs nothing else.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Make the picture of this PNG (or of a recipe as JSON) again, byte for byte; needs nothing else."
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for pictures and measurements.")] = Path("applied"),
     seeds: options.Seeds = "0-3",
