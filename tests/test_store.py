@@ -1,9 +1,11 @@
 """Files are judged by what they hold, nothing in them is executed, and what is wrong is said in one line."""
 
+import io
 import json
 import os
 import pickle
 import shutil
+import tarfile
 
 import pytest
 import torch
@@ -13,10 +15,12 @@ from toys import linear_generator
 
 from steerable import zoo
 from steerable.controls.directions import Directions
+from steerable.features.network import feature
+from steerable.fitting.labels import fit_feature
 from steerable.generators.dcgan import from_state_dict
 from steerable.generators.module import wrap
 from steerable.protocols import Knob
-from steerable.store import load_control, load_generator_file, save_control, save_generator
+from steerable.store import load_control, load_feature, load_generator_file, save_control, save_feature, save_generator
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +96,14 @@ def test_a_torch_checkpoint_of_tensors_is_read(generator, tmp_path):
     torch.save({"epoch": 3, "netG": generator.network.state_dict()}, tmp_path / "netG_epoch_3.pth")
     loaded = load_generator_file(tmp_path / "netG_epoch_3.pth")
     assert loaded.fingerprint == generator.fingerprint and loaded.name == "netG_epoch_3"
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pkl", ".safetensors"])
+def test_a_torch_file_from_before_zip_archives_is_read(generator, tmp_path, suffix):
+    path = tmp_path / f"old{suffix}"
+    torch.save({"epoch": 3, "netG": generator.network.state_dict()}, path, _use_new_zipfile_serialization=False)
+    loaded = load_generator_file(path)
+    assert loaded.fingerprint == generator.fingerprint and loaded.name == "old"
 
 
 def test_a_wrapped_network_of_ones_own_cannot_be_rebuilt_from_tensors(tmp_path):
@@ -179,6 +191,16 @@ def test_a_truncated_torch_file_is_refused(generator, tmp_path, share):
         load_generator_file(path)
 
 
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.7, 0.99])
+def test_a_truncated_torch_file_from_before_zip_archives_is_refused(generator, tmp_path, share):
+    path = tmp_path / "old.pth"
+    torch.save(generator.network.state_dict(), path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(ValueError, match=r"old\.pth is a pickle, and not a torch file of tensors alone") as refusal:
+        load_generator_file(path)
+    assert "\n" not in str(refusal.value)
+
+
 def test_a_damaged_header_is_refused(generator, tmp_path):
     path = save_generator(generator, tmp_path / "g.safetensors")
     content = bytearray(path.read_bytes())
@@ -231,6 +253,30 @@ def test_code_in_a_torch_file_is_refused_and_not_executed(tmp_path):
     assert not canary.exists()
 
 
+@pytest.mark.parametrize("protocol", [2, 5])
+def test_code_in_a_torch_file_from_before_zip_archives_is_refused_and_not_executed(tmp_path, protocol):
+    canary, path = tmp_path / "executed", tmp_path / "g.pth"
+    state = {"main.0.weight": torch.zeros(3, 3, 4, 4), "code": Canary(canary)}
+    torch.save(state, path, _use_new_zipfile_serialization=False, pickle_protocol=protocol)
+    with pytest.raises(ValueError, match=r"g\.pth is a pickle.*Pickled code is never executed here") as refusal:
+        load_generator_file(path)
+    assert not canary.exists() and "\n" not in str(refusal.value)
+
+
+def test_code_in_a_tar_that_looks_like_a_pickle_is_refused_and_not_executed(tmp_path):
+    """Torch's oldest format is a tar, whose first bytes are a name that anybody may choose."""
+    canary = tmp_path / "executed"
+    content = pickle.dumps(Canary(canary), protocol=2)
+    with tarfile.open(tmp_path / "g.pth", "w", format=tarfile.USTAR_FORMAT, encoding="latin-1") as archive:
+        for name in ("\x80\x02first", "sys_info", "storages", "tensors", "pickle"):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    with pytest.raises(ValueError, match=r"g\.pth is a pickle.*Pickled code is never executed here"):
+        load_generator_file(tmp_path / "g.pth")
+    assert not canary.exists()
+
+
 @pytest.mark.parametrize("protocol", [0, 1, 2, 5])
 @pytest.mark.parametrize("load", [load_generator_file, load_control])
 def test_code_in_a_pickle_is_refused_and_not_executed(tmp_path, load, protocol):
@@ -262,7 +308,7 @@ def test_a_generator_is_no_control(generator, tmp_path):
 
 
 def test_a_control_is_no_generator(control, tmp_path):
-    with pytest.raises(ValueError, match=r"no DCGAN generator in this checkpoint"):
+    with pytest.raises(ValueError, match=r"c\.safetensors holds a control, not a generator\.$"):
         load_generator_file(save_control(control, tmp_path / "c.safetensors"))
 
 
@@ -297,7 +343,7 @@ def test_a_control_with_a_part_missing_is_refused_by_the_files_name(control, tmp
 
 def test_a_control_with_other_shapes_than_it_says_is_refused(control, tmp_path):
     path = rewritten(save_control(control, tmp_path / "c.safetensors"), lambda tensors, said: tensors.update(vectors=torch.zeros(2, 7)))
-    with pytest.raises(ValueError, match=r"vectors of 2 directions in z of toy \(00to…\) are \(2, 6\), got \(2, 7\)"):
+    with pytest.raises(ValueError, match=r"c\.safetensors: vectors of 2 directions in z of toy \(00to…\) are \(2, 6\), got \(2, 7\)"):
         load_control(path)
 
 
@@ -325,3 +371,78 @@ def test_a_control_of_another_generator_is_refused_by_both_names(control, tmp_pa
     path = save_control(control, tmp_path / "c.safetensors")
     with pytest.raises(ValueError, match=r"c\.safetensors was fitted on toy \(00to…\), this generator is faces64 \(.{4}…\)\.$"):
         load_control(path, generator=zoo.load_generator("faces64"))
+
+
+# ------------------------------------------------------------------ features
+
+
+def backbone(images):
+    return images.flatten(1)
+
+
+@pytest.fixture(scope="module")
+def light(tmp_path_factory):
+    """A head fitted on the mean of a toy's images."""
+    toy, path = linear_generator(5, (3, 4, 4), scale=0.3), tmp_path_factory.mktemp("labels") / "labels.csv"
+    rows = [f"{seed},{toy(toy.sample(1, seed=seed)).mean().item()}" for seed in range(60)]
+    path.write_text("\n".join(["seed,label", *rows]))
+    return fit_feature(path, backbone=backbone, generator=toy, name="light", unit="levels")
+
+
+def test_a_feature_comes_back_whole(light, tmp_path):
+    loaded = load_feature(save_feature(light, tmp_path / "light.safetensors"), backbone)
+    images = torch.rand(4, 3, 4, 4) * 2 - 1
+    assert (loaded.name, loaded.columns, loaded.unit, loaded.metric) == ("light", ("light",), "levels", "l2")
+    assert torch.equal(loaded(images), light(images)) and loaded.report == light.report
+
+
+def test_a_feature_is_read_onto_the_backbone_it_is_given(light, tmp_path):
+    loaded = load_feature(save_feature(light, tmp_path / "light.safetensors"), lambda images: -backbone(images))
+    images = torch.rand(4, 3, 4, 4)
+    assert torch.allclose(loaded(images) + light(images), 2 * light.read.bias.expand(4, 1), atol=1e-5)
+
+
+def test_the_file_of_a_feature_holds_its_head_alone(light, tmp_path):
+    with safe_open(save_feature(light, tmp_path / "light.safetensors"), "pt") as file:
+        assert set(file.keys()) == {"weight", "bias"} and json.loads(file.metadata()["steerable"])["kind"] == "feature"
+
+
+def test_a_feature_that_was_not_fitted_has_no_head_to_save(tmp_path):
+    mean = feature(lambda images: images.mean((1, 2, 3)), name="mean")
+    with pytest.raises((TypeError, ValueError), match="mean"):
+        save_feature(mean, tmp_path / "mean.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_control_is_no_feature_and_a_feature_no_control_and_no_generator(control, light, tmp_path):
+    with pytest.raises(ValueError, match=r"c\.safetensors holds a control, not a feature\. Make one with: steer fit label"):
+        load_feature(save_control(control, tmp_path / "c.safetensors"), backbone)
+    path = save_feature(light, tmp_path / "light.safetensors")
+    with pytest.raises(ValueError, match=r"light\.safetensors holds a feature, not a control"):
+        load_control(path)
+    with pytest.raises(ValueError, match=r"light\.safetensors holds a feature, not a generator"):
+        load_generator_file(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors, said: tensors.pop("bias"),
+        lambda tensors, said: said.pop("columns"),
+        lambda tensors, said: said.pop("report"),
+        lambda tensors, said: said.update(columns=3),
+    ],
+    ids=["no bias", "no columns", "no report", "a number for columns"],
+)
+def test_a_feature_with_a_part_missing_is_refused_by_the_files_name(light, tmp_path, change):
+    path = rewritten(save_feature(light, tmp_path / "f.safetensors"), change)
+    with pytest.raises(ValueError, match=r"f\.safetensors is a feature with a part missing or wrong \(.*\): save it again"):
+        load_feature(path, backbone)
+
+
+def test_a_pickle_is_no_feature(tmp_path):
+    canary = tmp_path / "executed"
+    (tmp_path / "f.pkl").write_bytes(pickle.dumps(Canary(canary)))
+    with pytest.raises(ValueError, match=r"f\.pkl is a pickle, expected a safetensors file"):
+        load_feature(tmp_path / "f.pkl", backbone)
+    assert not canary.exists()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zipfile
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -82,6 +82,8 @@ def control_of(content: bytes, *, what: str, generator: Generator | None = None)
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"{what} is a control with a part missing or wrong ({error}): save it again.") from error
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from error
     if generator is not None:
         name = next(iter(generator.spaces.values())).generator or "generator"
         checks.same_generator(control.space, generator.fingerprint, name, what)
@@ -135,8 +137,8 @@ def load_generator_file(path: str | os.PathLike[str]) -> ModuleGenerator:
         if description.get("kind", "generator") != "generator":
             raise ValueError(f"{path} holds {_kind(description)}, not a generator.")
         return _dcgan(tensors, description.get("name") or path.stem, path)
-    if kind == "a zip / torch file":
-        return _dcgan(_torch_tensors(path), path.stem, path)
+    if kind in ("a zip / torch file", "a pickle"):  # a pickle may be a torch file from before torch 1.6
+        return _dcgan(_torch_tensors(path, kind), path.stem, path)
     raise ValueError(f"{path} is {kind}; weights are a safetensors file or a torch file of tensors.{_advice(kind)}")
 
 
@@ -190,15 +192,19 @@ def _unpack(content: bytes, what: str) -> tuple[dict[str, Tensor], dict[str, Any
     return tensors, description
 
 
-def _torch_tensors(path: Path) -> Mapping[str, Any]:
-    import pickle
-
+def _torch_tensors(path: Path, kind: str) -> Mapping[str, Any]:
     try:
-        with path.open("rb") as file:  # given a path, torch goes by its suffix
+        with path.open("rb") as file, warnings.catch_warnings():  # given a path, torch goes by its suffix
+            warnings.simplefilter("ignore")  # torch wonders at newer pickle protocols
             loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        what = "is not a torch file of tensors alone, or it is damaged; nothing in it was executed"
-        raise ValueError(f"{path} {what}. Save its state dict with safetensors.") from error
+    except Exception as error:  # what a damaged pickle may raise has no end
+        if kind == "a pickle":
+            what = f"is a pickle, and not a torch file of tensors alone.{_advice(kind)}"
+        else:
+            what = (
+                "is not a torch file of tensors alone, or it is damaged; nothing in it was executed. Save its state dict with safetensors."
+            )
+        raise ValueError(f"{path} {what}") from error
     if not isinstance(loaded, Mapping):
         raise ValueError(f"{path} holds a {type(loaded).__name__}, expected a state dict.")
     return loaded

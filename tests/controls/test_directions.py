@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from steerable.controls.directions import Directions, amounts, cosines, project_out
+from steerable.controls.directions import Directions, amounts, cosines, join, project_out
 from steerable.protocols import Knob, Latents, LatentSpace
 
 SPACE = LatentSpace("z", (8,), "3f9c0000", "faces64")
@@ -171,6 +171,50 @@ def test_a_projection_is_the_nearest_that_moves_nothing_held():
     freed = project_out(NORMALS[1:2], NORMALS[:1])
     difference = (NORMALS[1:2] - freed)[0]
     assert torch.nn.functional.cosine_similarity(difference, NORMALS[0], dim=0).abs() == pytest.approx(1, abs=1e-5)
+
+
+# ------------------------------------------------------------------ joining
+
+
+def test_joined_controls_have_all_knobs_in_order(axes):
+    both = join([axes["age"], axes[["yaw", "smile"]]])
+    assert [knob.name for knob in both.knobs] == ["age", "yaw", "smile"] and both.space == SPACE
+    assert torch.equal(both.vectors, axes.vectors[[3, 0, 1]]) and torch.equal(both.normals, axes.normals[[3, 0, 1]])
+
+
+def test_a_joined_control_steers_as_its_parts_do_one_after_the_other(axes):
+    first, second, turned = axes[["yaw", "age"]], axes["smile"], torch.tensor([[1.0, -2.0, 0.5]]).repeat(3, 1)
+    apart = second.steer(first.steer(latents(), turned[:, :2]), turned[:, 2:])
+    assert torch.allclose(join([first, second]).steer(latents(), turned).values, apart.values, atol=1e-6)
+
+
+def test_what_is_joined_to_normals_brings_its_own_direction_as_one(axes):
+    bare = Directions((Knob("zoom", "log2", -1, 1),), SPACE, torch.ones(1, 8))
+    assert torch.equal(join([axes["yaw"], bare]).normals, torch.cat([axes.normals[:1], torch.ones(1, 8)]))
+    assert join([bare]).normals is None
+
+
+def test_latents_of_any_shape_are_joined():
+    space = LatentSpace("z", (2, 4), "3f9c0000")
+    parts = [Directions((knob,), space, torch.randn(1, 2, 4, generator=RNG), torch.ones(1, 2, 4)) for knob in KNOBS[:2]]
+    assert join(parts).vectors.shape == join(parts).normals.shape == (2, 2, 4)
+
+
+def test_a_joined_control_says_how_each_part_was_fitted(axes):
+    assert join([axes["yaw"], Directions(KNOBS[1:2], SPACE, torch.ones(1, 8))]).fit == {
+        "method": "joined",
+        "parts": [{"method": "axes"}, {}],
+    }
+
+
+def test_what_cannot_be_joined_is_refused(axes):
+    elsewhere = Directions(KNOBS[1:2], dataclasses.replace(SPACE, fingerprint="77aa0000", generator="cars"), torch.ones(1, 8))
+    with pytest.raises(ValueError, match=r"controls of z of faces64 \(3f9c…\) and of z of cars \(77aa…\) cannot be joined"):
+        join([axes, elsewhere])
+    with pytest.raises(ValueError, match=r"every knob needs a name of its own, got yaw, yaw"):
+        join([axes["yaw"], axes["yaw"]])
+    with pytest.raises(ValueError, match="there is no control to join"):
+        join([])
 
 
 # ------------------------------------------------------------------ amounts by name

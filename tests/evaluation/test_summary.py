@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from steerable.controls.directions import Directions
 from steerable.evaluation.response import Response
-from steerable.evaluation.summary import effects, largest_leaks, leakage
-from steerable.protocols import Knob
+from steerable.evaluation.summary import effects, entanglement, largest_leaks, leakage
+from steerable.protocols import Knob, Latents, LatentSpace
 
 YAW, SMILE = Knob("yaw", "deg", -20, 20), Knob("smile", "logits", -2, 2)
 AMOUNTS = torch.tensor([[-20.0, -10, 10, 20], [-2.0, -1, 1, 2]])
@@ -128,3 +129,48 @@ def test_the_largest_leaks_leave_out_the_knob_and_its_judge(linear):
 def test_an_unknown_knob_has_no_leaks(linear):
     with pytest.raises(ValueError, match=r'unknown knob "simle": did you mean "smile"\?'):
         largest_leaks(leakage(linear, DEVIATIONS), linear, "simle")
+
+
+# ------------------------------------------------------------------ entanglement
+
+SPACE = LatentSpace("z", (4,), "00toy000", "toy")
+SLANTED = torch.tensor([[1.0, 0, 0, 0], [1.0, 1, 0, 0]])  # 45 degrees apart
+
+
+def population(scale=(1.0, 1.0, 1.0, 1.0)):
+    return Latents(torch.randn(20000, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor(scale), SPACE)
+
+
+def entangled(vectors=SLANTED, normals=SLANTED):
+    return Directions((YAW, SMILE), SPACE, vectors, normals)
+
+
+def test_the_cosine_is_that_of_the_angle_between_axes():
+    _, (before, after) = entanglement(entangled(), population())
+    expected = torch.tensor([[1.0, 0.5**0.5], [0.5**0.5, 1.0]])
+    assert torch.allclose(before, expected) and torch.allclose(after, expected)
+
+
+def test_on_round_latents_the_correlation_is_the_cosine():
+    (correlation, _), (cosine, _) = entanglement(entangled(), population())
+    assert torch.allclose(correlation, cosine, atol=0.02)
+
+
+def test_where_latents_vary_more_along_what_is_shared_the_correlation_is_larger():
+    """Coordinates 3 x and 3 x + y: covariance 9, deviations 3 and the root of 10."""
+    (correlation, _), _ = entanglement(entangled(), population((3.0, 1.0, 1.0, 1.0)))
+    assert correlation[0, 1].item() == pytest.approx(3 / 10**0.5, abs=0.01)
+
+
+def test_after_a_hold_the_walked_axis_shares_nothing_and_before_stays():
+    (correlation, freed), (cosine, right) = entanglement(entangled().held(["yaw"]), population())
+    assert correlation[0, 1].item() == pytest.approx(0.5**0.5, abs=0.02) and freed[0, 1].item() == pytest.approx(0, abs=0.03)
+    assert cosine[0, 1].item() == pytest.approx(0.5**0.5) and right[0, 1].item() == pytest.approx(0, abs=1e-6)
+
+
+def test_latents_of_any_shape_are_compared_flat():
+    deep = LatentSpace("z", (4, 1, 1), "00toy000", "toy")
+    axes = Directions((YAW, SMILE), deep, SLANTED[..., None, None], SLANTED[..., None, None])
+    flat = population()
+    pairs = zip(entanglement(axes, Latents(flat.values[..., None, None], deep)), entanglement(entangled(), flat), strict=True)
+    assert all(torch.allclose(a, b) for one, other in pairs for a, b in zip(one, other, strict=True))

@@ -111,8 +111,8 @@ def test_a_knob_knows_its_population(generator, axes):
 
 
 def test_on_a_linear_generator_the_whole_walk_is_usable(generator, axes):
-    """Four standard deviations of the latents along the axis, the longest that is measured."""
-    reach = 4 * planted(generator, A).norm().item()
+    """Three and a half standard deviations of the latents along the axis, the longest that is measured."""
+    reach = 3.5 * planted(generator, A).norm().item()
     assert axes.knobs[0].high == pytest.approx(reach, rel=0.1) and axes.knobs[0].low == pytest.approx(-reach, rel=0.1)
 
 
@@ -310,7 +310,6 @@ def test_ten_degrees_are_measured_as_ten_degrees_on_the_median_face(faces_turned
     assert right == pytest.approx(10, abs=2.5) and left == pytest.approx(-10, abs=2.5)
 
 
-def test_ten_degrees_stay_within_what_calibration_tolerates_on_average(faces_turned):
-    """A quarter and the measurement's own error; the mean lies above the median, as a few faces jump to a far pose."""
+def test_ten_degrees_are_measured_as_ten_degrees_on_average(faces_turned):
     left, right = faces_turned[1].mean(1).tolist()
-    assert right == pytest.approx(10, abs=4.5) and left == pytest.approx(-10, abs=4.5)
+    assert right == pytest.approx(10, abs=2.5) and left == pytest.approx(-10, abs=2.5)

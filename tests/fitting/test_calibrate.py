@@ -1,6 +1,7 @@
 """Units and usable ranges, on curves drawn by hand and on a generator whose scale is known."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -22,14 +23,19 @@ def curve(change, error=0.0):
 
 @pytest.mark.parametrize("slope", [0.001, 1.0, 25.0])
 def test_a_straight_curve_is_usable_to_both_ends(slope):
-    assert usable(curve(lambda x: slope * x)) == pytest.approx((slope, -4, 4))
+    assert usable(curve(lambda x: slope * x)) == pytest.approx((slope, -3.5, 3.5))
 
 
 def test_a_curve_that_saturates_is_usable_until_it_falls_a_quarter_short():
-    slope, low, high = usable(curve(lambda x: max(min(3 * x, 4.8), -4.8)))  # straight to 1.6, flat from there
-    assert 2.3 < slope <= 3.01
-    assert low == pytest.approx(-high, rel=0.05) and 1.6 <= high < 3.0
-    assert abs(min(3 * high, 4.8) / (slope * high) - 1) <= 0.27
+    slope, low, high = usable(curve(lambda x: max(min(3 * x, 6), -6)))  # straight to 2, flat from there
+    assert slope == pytest.approx(3) and low == pytest.approx(-high)
+    assert high == pytest.approx(2 + 1.5 * 0.25 / (1 - 6 / 10.5))  # between 2, where nothing is missing, and 3.5, where 43 % are
+
+
+@pytest.mark.parametrize("far", [0.0, 0.5, 2.0, 10.0])
+def test_what_a_long_move_does_leaves_the_slope_alone(far):
+    """The slope is that of moves of up to two deviations: what saturates beyond is a matter of the range."""
+    assert usable(curve(lambda x: x * (far if abs(x) > 2 else 1.0)))[0] == pytest.approx(1)
 
 
 def test_the_change_at_the_end_of_the_range_is_near_the_asked_one():
@@ -50,22 +56,32 @@ def test_a_curve_that_does_not_move_has_no_range():
 
 def test_a_curve_that_only_goes_up_has_no_range_on_the_other_side():
     slope, low, high = usable(curve(lambda x: abs(x) + x))
-    assert slope == pytest.approx(2, rel=0.01) and low == 0 and high == pytest.approx(4)
+    assert slope == pytest.approx(2) and low == 0 and high == pytest.approx(3.5)
 
 
 def test_an_asymmetric_curve_has_an_asymmetric_range():
     slope, low, high = usable(curve(lambda x: x if x > 0 else max(x, -1.6)))
-    assert slope == pytest.approx(1, rel=0.15)
-    assert high == pytest.approx(4) and -2.6 < low <= -1.6
+    assert slope == pytest.approx((1 + 4 + 1 + 2 * 1.6) / 10)  # the sides are near enough to share one
+    assert high == pytest.approx(3.5) and -2.6 < low < -2
+
+
+@pytest.mark.parametrize("side", [-1, 1])
+def test_where_the_sides_differ_by_more_than_a_quarter_the_steeper_one_counts(side):
+    slope, low, high = usable(curve(lambda x: 3 * x if side * x > 0 else 0.5 * x))
+    assert slope == pytest.approx(3) and (low, high) == ((-3.5, 0) if side < 0 else (0, 3.5))
+
+
+def test_where_the_sides_differ_by_less_their_common_slope_counts():
+    assert usable(curve(lambda x: 1.2 * x if x > 0 else 0.8 * x)) == pytest.approx((1, -3.5, 3.5))
 
 
 def test_a_measurement_is_forgiven_its_own_error_but_no_more_than_a_tenth():
     def wavy(x):
-        return x * (0.7 if abs(x) == 2.6 else 1.0)
+        return x * (0.7 if abs(x) > 2 else 1.0)
 
-    strict, forgiving = usable(curve(wavy)), usable(curve(wavy, error=0.3))
-    assert forgiving[2] - forgiving[1] > strict[2] - strict[1] - 1e-6
-    assert usable(curve(lambda x: x * (0.3 if abs(x) > 1 else 1.0), error=100.0))[2] < 4
+    assert usable(curve(wavy))[2] == pytest.approx(2 + 1.5 * 0.25 / 0.3)
+    assert usable(curve(wavy, error=0.3))[2] == pytest.approx(3.5)
+    assert usable(curve(lambda x: x * (0.6 if abs(x) > 2 else 1.0), error=100.0))[2] == pytest.approx(2 + 1.5 * 0.25 / 0.3)
 
 
 # ------------------------------------------------------------------ following a direction
@@ -81,19 +97,24 @@ def one_pixel(generator, *, scale=1.0, pixel=OnePixel(0, 0)):  # noqa: B008
     return Directions((Knob(pixel.name, "levels", 0, 0),), generator.spaces["z"], vector[None], fit={"method": "by hand"})
 
 
-def test_each_length_has_latents_of_its_own(generator):
+def test_every_length_is_walked_from_the_same_latents(generator):
     asked = []
 
     def change(rows, moved):
         asked.append(rows.tolist())
         return torch.zeros(len(rows))
 
-    follow(torch.ones(6), change, generator.sample(80, seed=0))
-    assert len(asked) == 8 and sorted(row for rows in asked for row in rows) == list(range(80))
+    found = follow(torch.ones(6), change, generator.sample(20, seed=0))
+    assert asked == [list(range(20))] * 2 * len(LENGTHS) and found.n == 20
 
 
-def test_fewer_latents_than_lengths_are_used_again(generator):
-    assert len(follow(torch.ones(6), lambda rows, moved: torch.ones(len(rows)), generator.sample(3, seed=0)).changes) == 8
+def test_the_error_is_that_of_the_mean_and_one_latent_has_none(generator):
+    def change(rows, moved):
+        return torch.arange(float(len(rows)))
+
+    spread = torch.arange(20.0).std().item()
+    assert follow(torch.ones(6), change, generator.sample(20, seed=0)).errors == pytest.approx([spread / 20**0.5] * 6)
+    assert follow(torch.ones(6), change, generator.sample(1, seed=0)).errors == (math.inf,) * 6
 
 
 def test_a_direction_is_followed_to_its_lengths(generator):
@@ -163,7 +184,7 @@ def test_a_coordinate_counts_steps_along_the_direction(generator):
 
 def test_the_record_holds_the_curve(generator):
     record = calibrate(generator, one_pixel(generator), [OnePixel()], n=64).fit["calibration"]["pixel-0-0-0"]
-    assert record["n"] == 64 and len(record["lengths"]) == len(record["changes"]) == len(record["errors"]) == 8
+    assert record["n"] == 64 and len(record["lengths"]) == len(record["changes"]) == len(record["errors"]) == 2 * len(LENGTHS)
 
 
 def test_a_knob_that_nothing_measures_is_refused_by_name(generator):

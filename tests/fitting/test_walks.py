@@ -6,7 +6,7 @@ import pytest
 import torch
 from toys import Brighten, LinearGenerator, linear_generator
 
-from steerable.edits import as_edit
+from steerable.edits import as_edit, measured_edit
 from steerable.fitting.walks import fit_directions, relative_loss
 from steerable.protocols import Knob
 
@@ -18,7 +18,8 @@ def generator():
 
 @pytest.fixture(scope="module")
 def walk(generator):
-    return fit_directions(generator, Brighten(), n=1600, lr=0.3)
+    """As it was trained, in the unit of the training."""
+    return fit_directions(generator, Brighten(), n=1600, lr=0.3, calibration=0)
 
 
 def test_the_walk_is_the_least_squares_solution(generator, walk):
@@ -36,16 +37,49 @@ def test_a_generator_that_can_do_the_edit_is_steered_perfectly():
     brightening = LinearGenerator(
         torch.cat([torch.ones(48, 1), torch.randn(48, 2, generator=torch.Generator().manual_seed(0))], 1), torch.zeros(48), (3, 4, 4)
     )
-    fitted = fit_directions(brightening, Brighten(), n=1600, lr=0.3)
+    fitted = fit_directions(brightening, Brighten(), n=1600, lr=0.3, calibration=0)
     assert fitted.fit["held_out"]["brighten"]["mean"] < 1e-3
     assert fitted.vectors[0].tolist() == pytest.approx([1, 0, 0], abs=0.02)
 
 
 def test_colour_is_fitted_jointly_and_each_channel_finds_its_own_latent():
     channels = LinearGenerator(torch.eye(3).repeat_interleave(16, 0), torch.zeros(48), (3, 4, 4))
-    fitted = fit_directions(channels, "colour", n=1600, lr=0.3)
+    fitted = fit_directions(channels, "colour", n=1600, lr=0.3, calibration=0)
     assert [knob.name for knob in fitted.knobs] == ["red", "green", "blue"]
     assert torch.allclose(fitted.vectors, 2 * torch.eye(3), atol=0.03)  # full scale is 2 on [-1, 1]
+
+
+class Squashed(LinearGenerator):
+    """Walks brighten it by less the further they go: training over a wide range then makes too long a step for the short ones."""
+
+    def __call__(self, latents):
+        return super().__call__(latents).tanh()
+
+
+@pytest.fixture(scope="module")
+def squashed():
+    faint = torch.full((48, 1), 0.1)
+    return Squashed(torch.cat([faint, torch.randn(48, 2, generator=torch.Generator().manual_seed(0)) / 20], 1), torch.zeros(48), (3, 4, 4))
+
+
+def asked_and_measured(generator, walk, edit, amount):
+    latents = generator.sample(64, seed=77)
+    moved = walk.steer(latents, torch.full((64, 1), amount))
+    return measured_edit(edit, generator(latents), generator(moved)).mean().item()
+
+
+@pytest.mark.parametrize("amount", [-0.2, 0.1, 0.25])
+def test_a_calibrated_walk_does_what_it_is_asked(squashed, amount):
+    edit = Brighten(Knob("brighten", "levels", -0.5, 0.5))
+    walk = fit_directions(squashed, edit, n=800, lr=0.5)
+    assert walk.knobs[0].low < -0.25 and walk.knobs[0].high > 0.25
+    assert asked_and_measured(squashed, walk, edit, amount) == pytest.approx(amount, rel=0.1)
+
+
+def test_calibration_changes_the_length_of_a_walk_and_not_its_direction(squashed):
+    raw, calibrated = (fit_directions(squashed, Brighten(), n=320, lr=0.5, calibration=count) for count in (0, 32))
+    assert torch.nn.functional.cosine_similarity(raw.vectors, calibrated.vectors).item() == pytest.approx(1)
+    assert "calibration" in calibrated.fit and "calibration" not in raw.fit
 
 
 def test_the_same_seed_gives_the_same_walk(generator):
@@ -64,7 +98,7 @@ def test_the_record_of_the_fit_is_json(walk):
 
 
 def test_training_amounts_become_the_knobs_range(generator):
-    fitted = fit_directions(generator, "brightness", n=32, amounts=(-0.1, 0.2))
+    fitted = fit_directions(generator, "brightness", n=32, amounts=(-0.1, 0.2), calibration=0)
     assert (fitted.knobs[0].low, fitted.knobs[0].high) == (-0.1, 0.2)
 
 
@@ -82,7 +116,7 @@ def test_unknown_pixels_are_left_out_of_the_loss():
         return torch.where(mask > 0, images + amounts[:, None, None, None], images.new_tensor(99.0)), mask
 
     both = LinearGenerator(torch.ones(16, 1), torch.zeros(16), (1, 4, 4))
-    fitted = fit_directions(both, as_edit(left, Knob("left", "levels", -0.5, 0.5)), n=1600, lr=0.3)
+    fitted = fit_directions(both, as_edit(left, Knob("left", "levels", -0.5, 0.5)), n=1600, lr=0.3, calibration=0)
     assert fitted.vectors[0].item() == pytest.approx(1, abs=0.01)
 
 

@@ -53,7 +53,7 @@ def fit_axes(
     whiten: bool = False,
     space: str = "z",
     psi: float = 1.0,
-    calibration: int = 320,
+    calibration: int = 96,
     batch: int = 32,
     cache: str | os.PathLike[str] | None = None,
 ) -> Directions:

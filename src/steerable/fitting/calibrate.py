@@ -23,7 +23,7 @@ from steerable.features.network import column
 from steerable.protocols import Edit, Feature, Generator, Latents
 from steerable.sampling import in_batches, observe
 
-LENGTHS = (0.8, 1.6, 2.6, 4.0)  # of the move, in standard deviations of the latents
+LENGTHS = (1.0, 2.0, 3.5)  # of the move, in standard deviations of the latents
 TOLERANCE = 0.25  # a mean change within 25 % of what was asked is still usable
 PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
 Change = Callable[[Int[Tensor, " r"], Latents], Float[Tensor, " r"]]
@@ -44,7 +44,7 @@ def calibrate(
     directions: Directions,
     measured_by: Sequence[Feature] | Mapping[str, Feature | Edit],
     *,
-    n: int = 320,
+    n: int = 96,
     seed: int = 1,
     latents: Latents | None = None,
     batch: int = 32,
@@ -54,7 +54,7 @@ def calibrate(
     Args:
         measured_by: features with a column of each knob's name, or a mapping from knobs to what measures them: a feature with
             one column, or the edit that a walk imitates.
-        n, seed: of the latents, shared out over the lengths; take a seed that was not fitted on.
+        n, seed: of the latents; take a seed that was not fitted on.
         latents: calibrate on these instead.
 
     Returns:
@@ -79,9 +79,7 @@ def calibrate(
     return rescaled(directions, changes, latents, populations)
 
 
-def rescaled(
-    directions: Directions, changes: Mapping[str, Change], latents: Latents, populations: Mapping[str, Tensor]
-) -> Directions:
+def rescaled(directions: Directions, changes: Mapping[str, Change], latents: Latents, populations: Mapping[str, Tensor]) -> Directions:
     """``calibrate`` with the measurements given as functions of (rows of the latents, where these were moved to)."""
     knobs, vectors, records = [], [], {}
     spread = latents.values.flatten(1).std(0).mean() if len(latents) > 1 else torch.tensor(1.0)
@@ -103,44 +101,38 @@ def rescaled(
 
 
 def follow(unit: Tensor, change: Change, latents: Latents) -> Curve:
-    """Mean change at each length on both sides; every length has latents of its own, so that all are used once."""
+    """Mean change of the same latents at each length on both sides."""
     lengths = [sign * length for sign in (-1, 1) for length in LENGTHS]
-    share = max(len(latents) // len(lengths), 1)
-    means, errors = [], []
-    for i, length in enumerate(lengths):
-        rows = torch.arange(i * share, (i + 1) * share) % len(latents)
-        chosen = latents[rows]
-        moved = change(rows, chosen.at(chosen.values + length * unit.to(chosen.values)))
-        means.append(float(moved.mean()))
-        errors.append(float(moved.std()) / math.sqrt(share) if share > 1 else math.inf)
+    rows = torch.arange(len(latents))
+    moved = [change(rows, latents.at(latents.values + length * unit.to(latents.values))) for length in lengths]
+    means = [float(one.mean()) for one in moved]
+    errors = [float(one.std()) / math.sqrt(len(latents)) if len(latents) > 1 else math.inf for one in moved]
     return Curve(tuple(lengths), tuple(means), tuple(errors), len(latents))
 
 
 def usable(curve: Curve) -> tuple[float, float, float]:
     """Slope of the change per length, and the lengths between which it holds: (slope, low, high).
 
-    Every slope between the smallest and largest that was seen has a range, in which the mean change stays within a quarter
-    of the asked one (beyond what the measurement's own error explains). The widest wins, and the slope is then fitted through zero inside it.
+    The slope is fitted through zero over moves of up to two standard deviations to both sides. Where the sides differ by more than
+    the tolerance allows (a closed mouth cannot close further), it is the slope of the side on which the attribute moves. The range ends
+    where the mean change leaves the asked one by more than a quarter, beyond what the measurement's own error explains.
     """
-    pairs = list(zip(curve.lengths, curve.changes, curve.errors, strict=True))
-    seen = [y / t for t, y, _ in pairs if y / t > 0]
-    overall = sum(t * y for t, y, _ in pairs) / sum(t * t for t, _, _ in pairs)
-    if overall <= 0 or not seen:
-        return overall, 0.0, 0.0
+    sides = {
+        sign: [(abs(t), sign * y, e) for t, y, e in zip(curve.lengths, curve.changes, curve.errors, strict=True) if sign * t > 0]
+        for sign in (-1, 1)
+    }
+    slopes = {sign: _slope(side) for sign, side in sides.items()}
+    slope = _slope([*sides[-1], *sides[1]])
+    if max(slopes.values()) <= 0 or slope <= 0:
+        return slope, 0.0, 0.0
+    if any(abs(one / slope - 1) > TOLERANCE for one in slopes.values()):
+        slope = max(slopes.values())
+    return slope, 0.0 - _end(sides[-1], slope), _end(sides[1], slope)
 
-    def ends(slope: float) -> tuple[float, float]:
-        low, high = (_end([(abs(t), sign * y, e) for t, y, e in pairs if sign * t > 0], slope) for sign in (-1, 1))
-        return -low, high
 
-    candidates = torch.linspace(min(seen), max(seen), 40).tolist()
-    slope = max(candidates, key=lambda s: (ends(s)[1] - ends(s)[0], -abs(s - overall)))
-    low, high = ends(slope)
-    inside = [(t, y) for t, y, _ in pairs if low <= t <= high]
-    if inside:
-        fitted = sum(t * y for t, y in inside) / sum(t * t for t, _ in inside)
-        if ends(fitted)[1] - ends(fitted)[0] >= 0.8 * (high - low):
-            slope, (low, high) = fitted, ends(fitted)
-    return slope, low, high
+def _slope(side: Sequence[tuple[float, float, float]]) -> float:
+    near = [(t, y) for t, y, _ in side if t <= 2]
+    return sum(t * y for t, y in near) / sum(t * t for t, _ in near)
 
 
 def percentiles(values: Float[Tensor, " n"]) -> tuple[tuple[float, float], ...]:

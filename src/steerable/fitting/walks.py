@@ -39,7 +39,7 @@ def fit_directions(
     space: str = "z",
     amounts: tuple[float, float] | None = None,
     held_out: int = 32,
-    calibration: int = 128,
+    calibration: int = 32,
 ) -> Directions:
     """One direction for each edit, such that walking ``a`` along it looks like the edit by ``a``.
 
