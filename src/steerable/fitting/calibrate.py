@@ -24,6 +24,7 @@ from steerable.protocols import Edit, Feature, Generator, Latents
 from steerable.sampling import in_batches, observe
 
 LENGTHS = (1.0, 2.0, 3.5)  # of the move, in standard deviations of the latents
+MODERATE = 0.6  # of the longest move: up to here the slope is fitted
 TOLERANCE = 0.25  # a mean change within 25 % of what was asked is still usable
 PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
 Change = Callable[[Int[Tensor, " r"], Latents], Float[Tensor, " r"]]
@@ -68,24 +69,36 @@ def calibrate(
     before = _images_of(generator)
     changes: dict[str, Change] = {}
     populations: dict[str, Tensor] = {}
+    limits: dict[str, float] = {}
     features = _by_knob(directions, measured_by)
     for name, measure in features.items():
         if hasattr(measure, "knob"):
             changes[name] = _edit_change(before, measure, latents, batch)  # type: ignore[arg-type]
+            limits[name] = max(abs(measure.knob.low), abs(measure.knob.high))  # type: ignore[union-attr]
         else:
             start = observe(generator, [measure], latents, batch=batch)[:, 0]  # type: ignore[list-item]
             changes[name] = _feature_change(generator, measure, start, batch)  # type: ignore[arg-type]
             populations[name] = start
-    return rescaled(directions, changes, latents, populations)
+    return rescaled(directions, changes, latents, populations, limits)
 
 
-def rescaled(directions: Directions, changes: Mapping[str, Change], latents: Latents, populations: Mapping[str, Tensor]) -> Directions:
-    """``calibrate`` with the measurements given as functions of (rows of the latents, where these were moved to)."""
+def rescaled(
+    directions: Directions,
+    changes: Mapping[str, Change],
+    latents: Latents,
+    populations: Mapping[str, Tensor],
+    limits: Mapping[str, float] | None = None,
+) -> Directions:
+    """``calibrate`` with the measurements given as functions of (rows of the latents, where these were moved to).
+
+    ``limits`` are amounts of a direction's present unit that no move exceeds: an edit's range, beyond which nothing can be read back.
+    """
     knobs, vectors, records = [], [], {}
     spread = latents.values.flatten(1).std(0).mean() if len(latents) > 1 else torch.tensor(1.0)
     for knob, vector in progress.track(list(zip(directions.knobs, directions.vectors, strict=True)), "calibrate"):
         unit = vector / vector.norm().clamp(min=1e-12) * spread
-        curve = follow(unit, changes[knob.name], latents)
+        limit = (limits or {}).get(knob.name, math.inf) * float(vector.norm() / spread)
+        curve = follow(unit, changes[knob.name], latents, longest=limit)
         slope, low, high = usable(curve)
         if slope > 0:
             vectors.append(unit / slope)
@@ -100,9 +113,10 @@ def rescaled(directions: Directions, changes: Mapping[str, Change], latents: Lat
     return replace(directions, knobs=tuple(knobs), vectors=torch.stack(vectors), fit=fit)
 
 
-def follow(unit: Tensor, change: Change, latents: Latents) -> Curve:
-    """Mean change of the same latents at each length on both sides."""
-    lengths = [sign * length for sign in (-1, 1) for length in LENGTHS]
+def follow(unit: Tensor, change: Change, latents: Latents, *, longest: float = math.inf) -> Curve:
+    """Mean change of the same latents at each length on both sides; all are shortened where the longest is too long."""
+    shorter = min(1.0, longest / max(LENGTHS))
+    lengths = [sign * length * shorter for sign in (-1, 1) for length in LENGTHS]
     rows = torch.arange(len(latents))
     moved = [change(rows, latents.at(latents.values + length * unit.to(latents.values))) for length in lengths]
     means = [float(one.mean()) for one in moved]
@@ -113,7 +127,7 @@ def follow(unit: Tensor, change: Change, latents: Latents) -> Curve:
 def usable(curve: Curve) -> tuple[float, float, float]:
     """Slope of the change per length, and the lengths between which it holds: (slope, low, high).
 
-    The slope is fitted through zero over moves of up to two standard deviations to both sides. Where the sides differ by more than
+    The slope is fitted through zero over moderate moves to both sides, up to two standard deviations. Where the sides differ by more than
     the tolerance allows (a closed mouth cannot close further), it is the slope of the side on which the attribute moves. The range ends
     where the mean change leaves the asked one by more than a quarter, beyond what the measurement's own error explains.
     """
@@ -131,7 +145,7 @@ def usable(curve: Curve) -> tuple[float, float, float]:
 
 
 def _slope(side: Sequence[tuple[float, float, float]]) -> float:
-    near = [(t, y) for t, y, _ in side if t <= 2]
+    near = [(t, y) for t, y, _ in side if t <= MODERATE * max(t for t, _, _ in side)]
     return sum(t * y for t, y in near) / sum(t * t for t, _ in near)
 
 
