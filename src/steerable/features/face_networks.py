@@ -191,7 +191,7 @@ class Identity(nn.Module):
         return load(cls(), state)
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 128"]:
-        return in_pieces(self._embedding, images, 16)
+        return in_pieces(self._embedding, images, 8)
 
     def _embedding(self, images: Tensor) -> Tensor:
         x = F.max_pool2d(F.relu(self.stem(_centred(images, 150))), 3, 2)

@@ -5,8 +5,8 @@ are built from what is here. Everything is differentiable in forward and in reve
 
 The networks come from TensorFlow, whose strided "same" convolution pads an even-sized map at its end only. Torch pads both
 sides alike, so ``strided_same`` gives the kernel a leading row and column of zeros instead: the same numbers, and no padded
-copy of the map. Weights are kept channels-last and batches are cut into small pieces: on a CPU that is up to 4 times faster than one large
-batch, because a piece's maps stay in the cache.
+copy of the map. Weights are kept channels-last, and batches are cut into small pieces, a few rows a thread: on a CPU that
+is up to 4 times faster than one large batch, because a piece's maps stay in the cache.
 """
 
 from __future__ import annotations
@@ -67,8 +67,9 @@ def _fit(tensor: Tensor, own: Tensor) -> Tensor:
     return F.pad(tensor, (1, 0, 1, 0)) if leading else tensor
 
 
-def in_pieces(network: Callable[[Tensor], Tensor], images: Tensor, rows: int = 8) -> Tensor:
-    """``network(images)``, a few rows at a time."""
+def in_pieces(network: Callable[[Tensor], Tensor], images: Tensor, rows: int = 4) -> Tensor:
+    """``network(images)``, a few rows for each thread at a time."""
+    rows *= torch.get_num_threads()
     if len(images) <= rows:
         return network(images)
     return torch.cat([network(piece) for piece in images.split(rows)])

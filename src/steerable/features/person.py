@@ -97,7 +97,7 @@ class PersonMask(nn.Module):
         return load(cls(), tensors)
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 1 h w"]:
-        return in_pieces(self._mask, images, 4)
+        return in_pieces(self._mask, images, 2)
 
     def _mask(self, images: Tensor) -> Tensor:
         x128 = F.hardswish(self.stem(resized((coloured(images) + 1) / 2, SIZE, SIZE)))
