@@ -44,6 +44,15 @@ before = peak()
 table = measure(generator, features, n=int(sys.argv[1]), seed=0)
 print(peak() - before, (table.values.nbytes + table.latents.values.nbytes) / 2**20)
 """
+IMPORTS = """
+import time
+import torch
+began = time.perf_counter()
+import steerable
+light = time.perf_counter() - began
+names = [getattr(steerable, name) for name in steerable.__all__]
+print(light, time.perf_counter() - began)
+"""
 HELP = "import sys; sys.argv = ['steer', '--help']; from steerable.cli import main; main()"
 
 
@@ -71,20 +80,21 @@ def main() -> None:
     for name, row in speed.items():
         print(f"{name:24}{row['best']:>16.1f}{row['median']:>9.1f}{row['ratio']:>19.3f}{row['processor ratio']:>20.3f}")
 
-    few, many = (64, 512) if quick else (256, 2048)
+    few, many = (64, 256) if quick else (256, 2048)
     memory = {rows: grown(rows, ("pixels", "pose") if quick else GROUPS) for rows in (few, many)}
     print(f"\npeak memory beyond a first run of 64 (MiB): {memory[few][0]:.1f} at n = {few}, {memory[many][0]:.1f} at n = {many};")
     print(f"the table and its latents are {memory[few][1]:.1f} and {memory[many][1]:.1f}")
 
     times = 3 if quick else 7
-    imports = started({"torch": "import torch", "steerable": "import torch, steerable", "help": HELP}, times)
-    extra = imports["steerable"] - imports["torch"]
-    print(f"\nmedian of {times} starts: import torch {imports['torch']:.2f} s, import steerable {extra:+.2f} s beyond it,")
-    print(f"steer --help {imports['help']:.2f} s (goals: 0.3 and 0.5), load {os.getloadavg()[0]:.1f}\n")
+    light, every, shown = (statistics.median(column) for column in zip(*started(times), strict=True))
+    print(
+        f"\nmedian of {times} processes: import steerable {light:.3f} s after torch (goal 0.3), {every:.2f} s with every public name used,"
+    )
+    print(f"steer --help {shown:.2f} s (goal 0.5); load {os.getloadavg()[0]:.1f}\n")
     figures = {
         "benchmark": "throughput", "n": n, "seed": 0, "load": os.getloadavg()[0], "threads": torch.get_num_threads(), "speed": speed,
         "memory": {"n": [few, many], "growth": [memory[few][0], memory[many][0]], "table": [memory[few][1], memory[many][1]]},
-        "import over torch": extra, "help": imports["help"],
+        "import over torch": light, "every name over torch": every, "help": shown,
     }  # fmt: skip
     print(json.dumps(figures))
 
@@ -143,15 +153,15 @@ def grown(n: int, names: Sequence[str]) -> tuple[float, float]:
     return float(growth), float(table)
 
 
-def started(programs: dict[str, str], times: int) -> dict[str, float]:
-    """Median seconds from start to end of one process each."""
-    seconds = {name: [] for name in programs}
+def started(times: int) -> list[tuple[float, float, float]]:
+    """Seconds of the bare import after torch, of every public name, and of the whole of ``steer --help``; each in a fresh process."""
+    rows = []
     for _ in range(times + 1):
-        for name, program in programs.items():
-            began = time.perf_counter()
-            subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
-            seconds[name].append(time.perf_counter() - began)
-    return {name: statistics.median(all_of[1:]) for name, all_of in seconds.items()}  # the first one fills the disk cache
+        done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True)
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", HELP], capture_output=True, check=True)
+        rows.append((*map(float, done.stdout.split()), time.perf_counter() - began))
+    return rows[1:]  # the first one fills the disk cache
 
 
 if __name__ == "__main__":
