@@ -126,26 +126,37 @@ def regress(table: Table, names: Sequence[str]) -> dict[str, Axis]:
     x = table.latents.values.flatten(1).cpu().double().numpy()
     scale = x.std(0) + 1e-12
     rows = (x - x.mean(0)) / scale
-    axes = {}
-    for name in progress.track(list(names), "regress"):
-        y = table.column(name).double().numpy()
-        levels = np.unique(y)
-        if len(levels) < 2:
-            raise ValueError(f'"{name}" is {levels[0]:g} for all {len(y)} latents: there is nothing to fit. Leave it out.')
-        axis = _logistic(rows, y == levels[1], name) if len(levels) == 2 else _ridge(rows, y)
-        axes[name] = replace(axis, gradient=(axis.gradient / torch.from_numpy(scale)).float())
-    return axes
+    y = {name: table.column(name).double().numpy() for name in names}
+    for name, values in y.items():
+        if len(np.unique(values)) < 2:
+            raise ValueError(f'"{name}" is {values[0]:g} for all {len(values)} latents: there is nothing to fit. Leave it out.')
+    binary = [name for name in names if len(np.unique(y[name])) == 2]
+    axes = _ridges(rows, {name: y[name] for name in names if name not in binary})
+    for name in progress.track(binary, "logistic regression"):
+        axes[name] = _logistic(rows, y[name] == y[name].max(), name)
+    gradients = {name: (axes[name].gradient / torch.from_numpy(scale)).float() for name in names}
+    return {name: replace(axes[name], gradient=gradients[name]) for name in names}
 
 
-def _ridge(x: np.ndarray, y: np.ndarray) -> Axis:
+def _ridges(x: np.ndarray, y: Mapping[str, np.ndarray]) -> dict[str, Axis]:
+    """All columns at once, since one decomposition of the latents serves every column and strength."""
     from sklearn.linear_model import RidgeCV
     from sklearn.metrics import r2_score
-    from sklearn.model_selection import KFold, cross_val_predict
+    from sklearn.model_selection import KFold
 
-    model: Any = RidgeCV(alphas=STRENGTHS)  # scikit-learn's own annotations lack what a fit adds
-    score = float(r2_score(y, cross_val_predict(model, x, y, cv=KFold(FOLDS))))
-    model.fit(x, y)
-    return Axis(torch.from_numpy(model.coef_), "ridge", "R2", score, float(model.alpha_))
+    if not y:
+        return {}
+    targets = np.stack(list(y.values()), axis=1)  # (n, k)
+    model: Any = RidgeCV(alphas=STRENGTHS, alpha_per_target=True)  # scikit-learn's own annotations lack what a fit adds
+    guesses = np.empty_like(targets)
+    for train, test in progress.track(list(KFold(FOLDS).split(x)), "ridge regression, ten folds"):
+        guesses[test] = model.fit(x[train], targets[train]).predict(x[test]).reshape(len(test), -1)
+    scores = r2_score(targets, guesses, multioutput="raw_values")
+    model.fit(x, targets)
+    gradients, strengths = np.atleast_2d(model.coef_), np.atleast_1d(model.alpha_)
+    return {
+        name: Axis(torch.from_numpy(gradients[i].copy()), "ridge", "R2", float(scores[i]), float(strengths[i])) for i, name in enumerate(y)
+    }
 
 
 def _logistic(x: np.ndarray, positive: np.ndarray, name: str) -> Axis:
