@@ -110,7 +110,7 @@ class Knob:
         """The attribute's value at a percentile of unsteered images (linear between the stored ones)."""
         ranks, values = self._population()
         if not ranks[0] <= percentile <= ranks[-1]:
-            raise ValueError(f'{self.name} knows the percentiles {ranks[0]:g} to {ranks[-1]:g}, got p{percentile:g}.')
+            raise ValueError(f"{self.name} knows the percentiles {ranks[0]:g} to {ranks[-1]:g}, got p{percentile:g}.")
         return _interpolate(percentile, ranks, values)
 
     def percentile_of(self, value: float) -> float:

@@ -1,8 +1,8 @@
 """Latents + features -> tables: the one place where images are generated in order to be measured.
 
 Fitting, calibration and evaluation all come through ``observe``, so what is reported is measured exactly as what was
-fitted. ``measure`` is the population: row i of a seed, measured once, kept as Parquet parts that another run, a longer run or a run with one more
-feature reuses.
+fitted. ``measure`` is the population: row i of a seed, measured once, kept as Parquet parts that another run, a longer
+one or one with one more feature reuses.
 """
 
 from __future__ import annotations
@@ -216,7 +216,9 @@ class _Cache:
             table = parquet.read_table(path, columns=list(feature.columns))
             values = torch.tensor([table[name].to_pylist() for name in feature.columns], dtype=torch.float32).T
         except (ArrowInvalid, OSError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is damaged ({files.sniff(path)}): delete it and run again; only its rows are measured anew.") from error
+            raise ValueError(
+                f"{path} is damaged ({files.sniff(path)}): delete it and run again; only its rows are measured anew."
+            ) from error
         return values[:rows].contiguous() if len(values) >= rows else None
 
     def write(self, feature: Feature, start: int, values: Tensor) -> None:

@@ -178,7 +178,9 @@ def amounts(control: Control, n: int | Latents, values: Mapping[str, float | str
 def _amount(knob: Knob, asked: float | str | None) -> float:
     if asked is None:
         if knob.neutral is None:
-            raise ValueError(f'"{knob.name}" sets a value and has no neutral one: give it, e.g. {knob.name}={(knob.low + knob.high) / 2:.3g}.')
+            raise ValueError(
+                f'"{knob.name}" sets a value and has no neutral one: give it, e.g. {knob.name}={(knob.low + knob.high) / 2:.3g}.'
+            )
         return knob.neutral
     try:
         if isinstance(asked, str) and asked.startswith("p"):
@@ -188,7 +190,9 @@ def _amount(knob: Knob, asked: float | str | None) -> float:
     except ValueError as error:
         if "percentile" in str(error):
             raise
-        raise ValueError(f'an amount of "{knob.name}" is a number of {knob.unit or "its unit"} or a percentile like p90, got {asked!r}.') from None
+        raise ValueError(
+            f'an amount of "{knob.name}" is a number of {knob.unit or "its unit"} or a percentile like p90, got {asked!r}.'
+        ) from None
     if not torch.isfinite(torch.tensor(amount)):
         raise ValueError(f'an amount of "{knob.name}" is a finite number, got {asked}.')
     return amount

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -44,7 +45,7 @@ class DCGAN(nn.Module):
         super().__init__()
         last = len(widths) - 2
         layers: list[nn.Module] = []
-        for i, (wide, narrow) in enumerate(zip(widths, widths[1:], strict=False)):
+        for i, (wide, narrow) in enumerate(pairwise(widths)):
             size, stride, padding = (first, 1, 0) if i == 0 else (4, 2, 1)
             layers.append(nn.ConvTranspose2d(wide, narrow, size, stride, padding, bias=biased[i] if biased else False))
             if i < last:
@@ -75,7 +76,8 @@ def from_state_dict(checkpoint: Mapping[str, Any], *, name: str = "dcgan") -> Mo
     widths = [kernels[0].shape[0], *(kernel.shape[1] for kernel in kernels)]
     if table is not None and table.shape[1] >= widths[0]:
         raise ValueError(
-            f"{name} takes {widths[0]} numbers, its label table has {table.shape[1]}: nothing is left for the latent. Build the module and wrap() it."
+            f"{name} takes {widths[0]} numbers, its label table has {table.shape[1]}: nothing is left for the latent. "
+            "Build the module and wrap() it."
         )
     network = DCGAN(
         widths,
@@ -141,7 +143,7 @@ def _kernels(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _is_chain(kernels: Mapping[str, Tensor]) -> bool:
     weights = list(kernels.values())
-    joined = all(a.shape[1] == b.shape[0] for a, b in zip(weights, weights[1:], strict=False))
+    joined = all(a.shape[1] == b.shape[0] for a, b in pairwise(weights))
     return len(weights) >= 2 and joined and weights[-1].shape[1] in (1, 3)
 
 
