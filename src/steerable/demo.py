@@ -24,7 +24,7 @@ from steerable import files, recipe, render, report, sampling, store, zoo
 from steerable.fitting.axes import fit_axes
 from steerable.report import Figure, Section, Text
 from steerable.scenes import box, fits, leaks, people
-from steerable.scenes.cast import FIRST, MOVES, QUICK, Cast, Plan, Scene, saved
+from steerable.scenes.cast import FIRST, MOVES, PORTRAITS, QUICK, Cast, Plan, Scene, saved
 
 __all__ = ["QUICK", "Plan", "run"]
 log = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ class _Ledger:
             "features": list(FEATURES),
             "axes": list(fits.AXES),
             "holds": {move.name: list(move.hold) for move in MOVES},
-            "portraits": list(cast.portraits),
+            "portraits": list(PORTRAITS),
             "generator": {"name": cast.generator.name, "fingerprint": cast.generator.fingerprint},
             "versions": {**{name: _version(name) for name in packages}, "python": platform.python_version()},
             "machine": {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "processor": platform.machine()},

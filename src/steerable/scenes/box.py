@@ -10,10 +10,11 @@ from torch import Tensor
 
 from steerable import progress, recipe, render
 from steerable.controls.trajectory import Path as Way
+from steerable.controls.trajectory import Trajectory
 from steerable.protocols import Images, Latents
-from steerable.report import Figure, Table, Text, number, signed
+from steerable.report import Figure, Table, Text, number
 from steerable.sampling import latents_of
-from steerable.scenes.cast import FIRST, MOVES, Cast, Scene, saved, seeds_text
+from steerable.scenes.cast import FIRST, MOVES, PORTRAITS, Cast, Scene, saved, seeds_text
 from steerable.scenes.people import degrees
 
 if TYPE_CHECKING:
@@ -22,12 +23,15 @@ if TYPE_CHECKING:
 BOX = (16, 18, 52, 46)  # top, left, bottom, right of the face
 OUTSIDE = 0.10  # squared pixel change, on the scale [-1, 1], that everything outside is moved by
 LENGTHS = torch.linspace(0, 8, 33)  # along the straight direction
-STATIONS = 7  # pictures of a path
+BEYOND = 0.20  # the same in the picture on top, to both sides
+STATIONS = 7  # pictures of a path ...
+STRIDE = 0.15  # ... and steps short enough to have that many, in deviations
 
 
 @dataclass(frozen=True, eq=False)
 class Boxed:
-    """The walked paths, and the straight line along each one's first direction; the last row is a portrait for the picture on top.
+    """The walked paths, and the straight line along each one's first direction; the last two rows are a portrait
+    for the picture on top, moved to both sides.
 
     Attributes:
         seeds: n of them.
@@ -44,11 +48,13 @@ class Boxed:
 
 
 def box_paths(cast: Cast) -> Boxed:
-    """Move everything outside the box by ``OUTSIDE``: the first held-out seeds, and one portrait."""
-    seeds = (*range(FIRST, FIRST + cast.plan.box), cast.portraits[0])
+    """Move everything outside the box by ``OUTSIDE``: the first held-out seeds; and a portrait by ``BEYOND``."""
+    seeds = (*range(FIRST, FIRST + cast.plan.box), PORTRAITS[0], PORTRAITS[0])
+    amounts = torch.tensor([*[OUTSIDE**0.5] * cast.plan.box, -(BEYOND**0.5), BEYOND**0.5])
     people = latents_of(cast.generator, seeds)
-    trajectory = recipe.trajectory(cast.generator, BOX)
-    way = trajectory.path(people, torch.full((len(people), 1), OUTSIDE**0.5))
+    pair = recipe.trajectory(cast.generator, BOX)
+    trajectory = Trajectory(cast.generator, move=pair.move, hold=pair.hold, stride=STRIDE)
+    way = trajectory.path(people, amounts[:, None])
     first = torch.stack([_first_step(way, i) for i in range(len(people))])
 
     def pixels(images: Images) -> list[Tensor]:
@@ -81,12 +87,12 @@ def between(x: Tensor, xs: Tensor, ys: Tensor) -> Tensor:
     return ys[0] if i == 0 else ys[i - 1] + (ys[i] - ys[i - 1]) * ((x - xs[i - 1]) / (xs[i] - xs[i - 1]))
 
 
-def walked(cast: Cast, boxed: Boxed, row: int) -> tuple[Latents, Tensor, Tensor]:
+def walked(cast: Cast, boxed: Boxed, row: int, count: int = STATIONS) -> tuple[Latents, Tensor, Tensor]:
     """The way-points of a row nearest to equal parts of its way, and their squared changes outside and inside."""
     moved = boxed.way.moved[:, row]
-    picked = [int((moved - float(moved[-1]) * i / (STATIONS - 1)).abs().argmin()) for i in range(STATIONS)]
+    picked = [int((moved - float(moved[-1]) * i / (count - 1)).abs().argmin()) for i in range(count)]
     points = torch.stack([boxed.way.waypoints[s].values[row] for s in picked])
-    same = latents_of(cast.generator, [boxed.seeds[row]] * STATIONS)
+    same = latents_of(cast.generator, [boxed.seeds[row]] * count)
     return same.at(points), moved[picked].cpu().square(), boxed.way.drift[picked, row].cpu().square()
 
 
@@ -160,14 +166,16 @@ def picture(cast: Cast, boxed: Boxed) -> tuple[PIL.Image.Image, str]:
     """One person turning, smiling, lit, and with a moving background: the picture on top of the README, and its caption."""
     ranks = (5, 10, 25, 50, 75, 90, 95)
     values = {move.name: [cast.axes[[move.name]].knobs[0].value_at(rank) for rank in ranks] for move in MOVES}
-    values["yaw"] = [10.0 * i for i in range(-3, 4)]
+    values["yaw"] = [6.0 * i for i in range(-3, 4)]
     seed = boxed.seeds[-1]
     same = latents_of(cast.generator, [seed] * len(ranks))
     ends = {}
     for move in progress.track(MOVES, "the picture on top"):
         ends[move.name] = cast.set_to(move.name, cast.axis(move.name, move.hold), same, torch.tensor(values[move.name]), points=9)
     second = cast.read(ends["yaw"].latents, ["yaw68"])["yaw68"]
-    points, outside, inside = walked(cast, boxed, len(boxed.seeds) - 1)
+    (back, *left), (there, *right) = (walked(cast, boxed, len(boxed.seeds) - side, 4) for side in (2, 1))
+    points = back.at(torch.cat([back.values.flip(0), there.values[1:]]))
+    outside, inside = (torch.cat([a.flip(0), b[1:]]) for a, b in zip(left, right, strict=True))
     rows = {
         "turn: degrees of yaw by face mesh (68 landmarks)": ends["yaw"].latents,
         "smile: logits of happy over neutral": ends["smile"].latents,
@@ -176,16 +184,16 @@ def picture(cast: Cast, boxed: Boxed) -> tuple[PIL.Image.Image, str]:
     }
     captions = [
         [f"{degrees(a)} ({degrees(b)})" for a, b in zip(ends["yaw"].reached, second, strict=True)],
-        [signed(float(value), 3) for value in ends["smile"].reached],
+        [f"{float(value):+.1f}".replace("-", "−") for value in ends["smile"].reached],
         [number(float(value), 2) for value in ends["skin-brightness"].reached],
         [f"{a:.3f} ({b:.4f})" for a, b in zip(outside.tolist(), inside.tolist(), strict=True)],
     ]
     sheet = render.strip([cast.images(latents) for latents in rows.values()], row_labels=list(rows), captions=captions)
-    missed = sum(int((~end.found).sum()) for end in ends.values()) + int(not boxed.way.reached[-1])
+    missed = sum(int((~end.found).sum()) for end in ends.values()) + int((~boxed.way.reached[-2:]).sum())
     reach = f"{missed} of these were not reached." if missed else "All of it was reached."
     caption = (
-        f"Seed {seed}, each row one control with other attributes held; what was measured stands below each face. Asked: yaw −30° to 30° "
-        f"by tens; smile and light at the percentiles {', '.join(map(str, ranks))} of the population (n = {len(cast.table)}, seed "
-        f"{cast.seed}); a squared change of {OUTSIDE:.2f} outside the box of the face. {reach}"
+        f"Seed {seed}, each row one control with other attributes held; what was measured stands below each face. Asked: yaw −18° to 18° "
+        f"by sixes; smile and light at the percentiles {', '.join(map(str, ranks))} of the population (n = {len(cast.table)}, seed "
+        f"{cast.seed}); a squared change of {BEYOND:.2f} outside the box of the face, to both sides of its start. {reach}"
     )
     return sheet, caption

@@ -14,12 +14,12 @@ from steerable.controls.directions import Directions
 from steerable.edits import ImageEdit, measured_edit, narrowed
 from steerable.edits import edit as named_edits
 from steerable.fitting.axes import score_of
-from steerable.fitting.calibrate import LENGTHS, calibrate
+from steerable.fitting.calibrate import calibrate
 from steerable.fitting.walks import fit_directions
 from steerable.protocols import Latents
 from steerable.report import Block, Figure, Table, Text, number, signed
 from steerable.sampling import latents_of
-from steerable.scenes.cast import Cast, Scene, listed, saved, seeds_text
+from steerable.scenes.cast import PORTRAITS, Cast, Scene, listed, saved, seeds_text
 
 AXES = {  # column -> what is measured by it
     "brightness": "mean luminance of the picture, black 0 to white 1",
@@ -127,7 +127,7 @@ def _together(fitted: list[Directions]) -> Directions:
 
 def _walk(cast: Cast, raw: Directions, walk: Directions, edit: ImageEdit) -> tuple[str, Figure, list[dict[str, Any]]]:
     """What one walk does, in words made from its numbers; and its strip."""
-    knob, seeds = walk.knobs[0], cast.portraits[:2]
+    knob, seeds = walk.knobs[0], PORTRAITS[:2]
     people = latents_of(cast.generator, seeds)
     spread = float(cast.table.latents.values.std())
     far = min(edit.knob.high, FURTHEST * spread / float(walk.vectors.norm()))
@@ -157,12 +157,11 @@ def _walk(cast: Cast, raw: Directions, walk: Directions, edit: ImageEdit) -> tup
 def _verdict(cast: Cast, raw: Directions, walk: Directions, edit: ImageEdit, far: float, spread: float) -> str:
     knob, asked = walk.knobs[0], edit.knob.high
     record, loss = walk.fit["calibration"][knob.name], raw.fit["held_out"][knob.name]["mean"]
-    length, half = asked * float(raw.vectors.norm()) / spread, len(LENGTHS)
-    sides = [np.interp(length, (0, *LENGTHS), (0, *(-c for c in record["changes"][:half])))]
-    sides += [np.interp(length, (0, *LENGTHS), (0, *record["changes"][half:]))]
-    got = float(np.mean(sides))
+    length, points = asked * float(raw.vectors.norm()) / spread, list(zip(record["lengths"], record["changes"], strict=True))
+    sides = [sorted((abs(at), sign * change) for at, change in points if sign * at > 0) for sign in (-1, 1)]
+    got = float(np.mean([np.interp(length, *zip((0.0, 0.0), *side, strict=True)) for side in sides]))
     share = got / asked
-    judged = "It follows." if share > 0.6 else "It goes part of the way." if share > 0.25 else f"This generator hardly can {knob.name}."
+    judged = "It follows." if share > 0.6 else "It goes part of the way." if share > 0.25 else "This generator hardly follows."
     wide = knob.high - knob.low > 0.05 * asked
     usable = f"from {signed(knob.low)} to {signed(knob.high)}" if wide else "over next to no range"
     return (

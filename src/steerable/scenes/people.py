@@ -12,7 +12,7 @@ from steerable import progress, recipe, render
 from steerable.controls.directions import Directions
 from steerable.report import Figure, Table, Text, number, signed
 from steerable.sampling import latents_of
-from steerable.scenes.cast import FIRST, MOVE, SECOND, Cast, Move, Scene, listed, rounded, saved, seeds_text
+from steerable.scenes.cast import FIRST, MOVE, PORTRAITS, SECOND, Cast, Move, Scene, listed, rounded, saved, seeds_text
 
 RANKS = (5.0, 25.0, 50.0, 75.0, 95.0)  # percentiles of the population that the strips are set to
 SHORT = {"mouth-open": "mouth", "skin-brightness": "skin", "background-brightness": "backgr.", "hair-brightness": "hair"}
@@ -25,7 +25,7 @@ def with_and_without(cast: Cast, move: Move) -> Scene:
     plain, held = cast.axis(move.name), cast.axis(move.name, move.hold)
     strip, rows = _strip(cast, move, plain, held)
     table, verdict = _leak(cast, move, plain, held)
-    seed = cast.portraits[0]
+    seed = PORTRAITS[0]
     single = recipe.Recipe(
         generator=cast.generator.name,
         fingerprint=cast.generator.fingerprint,
@@ -41,7 +41,7 @@ def _strip(cast: Cast, move: Move, plain: Directions, held: Directions) -> tuple
     targets = torch.tensor([knob.value_at(rank) for rank in RANKS])
     shown = [name for name in ("yaw", "mouth-open", "background-brightness") if name in move.hold][:2]
     batches, labels, captions, rows = [], [], [], []
-    pair = cast.portraits[:2]
+    pair = PORTRAITS[:2]
     for seed in progress.track(pair, f"{move.words}: two people"):
         same = latents_of(cast.generator, [seed] * len(targets))
         for word, axis in (("plain axis", plain), ("with hold", held)):
@@ -73,15 +73,17 @@ def _leak(cast: Cast, move: Move, plain: Directions, held: Directions) -> tuple[
     people = cast.people(n)
     names = list(dict.fromkeys([move.name, *move.hold, *(SECOND[name] for name in (move.name, *move.hold) if name in SECOND)]))
     start = cast.read(people, names)
-    signs = torch.tensor([1.0 if i % 2 == 0 else -1.0 for i in range(n)])
+    signs = torch.where(start[move.name] < cast.table.column(move.name).median(), 1.0, -1.0)
     jobs = [("plain", plain), ("held", held)]
     outcomes = {
-        word: cast.set_to(move.name, axis, people, start[move.name] + signs * delta, points=5)
+        word: cast.set_to(move.name, axis, people, start[move.name] + signs * delta, rounds=4)
         for word, axis in progress.track(jobs, f"{move.words}: leak")
     }
     both = outcomes["plain"].found.cpu() & outcomes["held"].found.cpu()
     ends = {word: cast.read(outcome.latents, names) for word, outcome in outcomes.items()}
-    leak = {(word, name): float((end[name] - start[name])[both].abs().mean()) for word, end in ends.items() for name in names}
+    changes = {(word, name): ((end[name] - start[name]) * signs)[both] for word, end in ends.items() for name in names}
+    leak = {key: float(change.abs().mean()) for key, change in changes.items()}
+    drift = {(word, name): float(change.mean()) / cast.deviation(name) for (word, name), change in changes.items()}
     count, seeds = int(both.sum()), f"{int(both.sum())} of {seeds_text(n)}"
 
     rows = []
@@ -90,20 +92,36 @@ def _leak(cast: Cast, move: Move, plain: Directions, held: Directions) -> tuple[
         amounts = [leak[word, name] for word in ("plain", "held")]
         deviations = [number(amount / cast.deviation(name), 2) for amount in amounts]
         other = " → ".join(number(leak[word, second] / cast.deviation(second), 2) for word in ("plain", "held")) if second else ""
+        together = " → ".join(signed(drift[word, name]) for word in ("plain", "held"))
         what = f"{name} (moved)" if name == move.name else name
         judged = (cast.judge(name), f"{other} sd ({second}, {cast.judge(second)})" if second else "–")
-        rows.append((what, cast.unit(name), *map(number, amounts), *deviations, *judged, str(count), seeds))
-    header = ("column", "unit", "plain", "held", "plain, sd", "held, sd", "judge", "second judge, plain → held", "n", "seeds")
+        rows.append((what, cast.unit(name), *map(number, amounts), *deviations, together, *judged, str(count), seeds))
+    header = (
+        "column",
+        "unit",
+        "plain",
+        "held",
+        "plain, sd",
+        "held, sd",
+        "on average, sd",
+        "judge",
+        "second judge, plain → held",
+        "n",
+        "seeds",
+    )
     totals = [sum(leak[word, name] / cast.deviation(name) for name in move.hold) / len(move.hold) for word in ("plain", "held")]
+    averages = [sum(abs(drift[word, name]) for name in move.hold) / len(move.hold) for word in ("plain", "held")]
     step = f"{number(delta)} {cast.unit(move.name)}"
     caption = (
-        f"Mean absolute change while {move.name} changes by {step} (one standard deviation, sd, of the population; every second face up, "
-        f"the others down), each face by its own amount on each axis. Faces that do not get there on either axis are left out."
+        f"Mean absolute change of a face while its {move.name} changes by {step}, one standard deviation (sd) of the population, towards "
+        f"its middle; each face goes there by its own amount on each axis, and those that do not get there on both are left "
+        f'out. "On average": the change in the direction of the move, plain → held, in which what differs from face to face cancels out.'
     )
     verdict = (
-        f"{move.words.capitalize()}: at the same measured change of {move.name} ({step}), the {len(move.hold)} held columns move by "
-        f"{number(totals[0], 2)} standard deviations on the plain axis and by {number(totals[1], 2)} with hold "
-        f"(mean absolute, n = {count}, seeds {seeds_text(n)}; judges in the table): {_compared(*totals)}."
+        f"{move.words.capitalize()}: at the same measured change of {move.name} ({step}), the {len(move.hold)} held columns drift by "
+        f"{number(averages[0], 2)} standard deviations on the plain axis and by {number(averages[1], 2)} with hold, averaged over faces: "
+        f"{_compared(*averages)}. Of a single face they move by {number(totals[0], 2)} and {number(totals[1], 2)}, {_compared(*totals)}: a "
+        f"straight axis holds what faces have in common (n = {count} of the seeds {seeds_text(n)}; judges in the table)."
     )
     return Table(caption, header, tuple(rows)), verdict
 
@@ -112,14 +130,14 @@ def _compared(plain: float, held: float) -> str:
     share = 1 - held / plain if plain else 0.0
     if abs(share) <= 0.02:
         return "no difference"
-    return f"{100 * share:.0f} % less" if share > 0 else f"{-100 * share:.0f} % more, so here hold does not help"
+    return f"{100 * share:.0f} % less" if share > 0 else f"{-100 * share:.0f} % more, so hold does not help"
 
 
 def yaw_by_number(cast: Cast) -> Scene:
     """Yaw set to -20 ... 20 degrees: four portraits, and the error by both judges over the first n held-out seeds."""
     hold, n = MOVE["yaw"].hold, cast.plan.yaw
     axis, people = cast.axis("yaw", hold), cast.people(n)
-    shown = latents_of(cast.generator, cast.portraits)
+    shown = latents_of(cast.generator, PORTRAITS)
     start = cast.read(people, JUDGES)
     columns, captions, table, rows = [], [], [], []
     for target in progress.track(YAWS, "yaw by number"):
@@ -138,7 +156,7 @@ def yaw_by_number(cast: Cast) -> Scene:
             rows.append(row)
     sheet = render.strip(
         [torch.stack([column[i] for column in columns]) for i in range(len(shown))],
-        row_labels=[f"seed {seed}" for seed in cast.portraits],
+        row_labels=[f"seed {seed}" for seed in PORTRAITS],
         column_labels=[f"asked {signed(target)}°" for target in YAWS],
         captions=[[column[i] for column in captions] for i in range(len(shown))],
     )
@@ -149,9 +167,7 @@ def yaw_by_number(cast: Cast) -> Scene:
         f"{number(points, 2)} deg by the 68 landmarks, which it never sees (n = {n} faces, seeds {seeds_text(n)}). On the same faces "
         f"unsteered, the two judges differ by {number(apart, 2)} deg."
     )
-    caption = (
-        f"Yaw set by number, + to the viewer's right; below, what both judges measured. Held: {', '.join(hold)}. {listed(cast.portraits)}"
-    )
+    caption = f"Yaw set by number, + to the viewer's right; below, what both judges measured. Held: {', '.join(hold)}. {listed(PORTRAITS)}"
     header = ("asked, deg", "mean, mesh", "mean, 68", "error, mesh", "error, 68", "found", "judge", "n", "seeds")
     numbers = Table("Mean measured yaw and mean absolute error, in degrees.", header, tuple(table))
     return Scene((Text(verdict, "result"), saved("yaw-by-number", sheet, caption), numbers), tuple(rows))
