@@ -8,7 +8,7 @@ PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check -c co
 demo: .venv/.ready           ## steer a face generator end to end and write demo/report.html
 	.venv/bin/steer demo --out demo
 
-test: lint types             ## lint, types, then every test
+test: lint                   ## lint, then every test
 	.venv/bin/python -m pytest
 
 lint: .venv/.ready-dev       ## ruff: rules and format
