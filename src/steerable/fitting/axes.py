@@ -151,7 +151,7 @@ def _ridges(x: np.ndarray, y: Mapping[str, np.ndarray]) -> dict[str, Axis]:
     guesses = np.empty_like(targets)
     for train, test in progress.track(list(KFold(FOLDS).split(x)), "ridge regression, ten folds"):
         guesses[test] = model.fit(x[train], targets[train]).predict(x[test]).reshape(len(test), -1)
-    scores = r2_score(targets, guesses, multioutput="raw_values")
+    scores = np.atleast_1d(r2_score(targets, guesses, multioutput="raw_values"))
     model.fit(x, targets)
     gradients, strengths = np.atleast_2d(model.coef_), np.atleast_1d(model.alpha_)
     return {
