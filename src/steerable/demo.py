@@ -114,14 +114,14 @@ class _Ledger:
         total, size = sum(self.seconds.values()), " × ".join(map(str, cast.generator.image_shape[1:]))
         opening = (
             f"A pretrained face generator ({cast.generator.name}, {size} pixels) became steerable in {total:.0f} seconds on "
-            f"{torch.get_num_threads()} threads: sampled, measured, fitted, steered and evaluated in this one run. Every number "
+            f"{_counted(torch.get_num_threads(), 'thread')}: sampled, measured, fitted, steered and evaluated in one run. Every number "
             f"stands with its n, its seeds and its judge, the network or the pixels that measured it."
         )
         foot = [
             ("Generator", f"{cast.generator.name}, weights {cast.generator.fingerprint[:16]}"),
             ("Seeds", f"{cast.seed} for the population and the fits; {FIRST} on for the people who are steered"),
             ("Versions", ", ".join(f"{name} {number}" for name, number in options["versions"].items())),
-            ("Machine", f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, device {device}"),
+            ("Machine", f"{os.cpu_count()} cores, {_counted(torch.get_num_threads(), 'thread')}, device {device}"),
             ("Seconds", "; ".join(f"{name} {spent:.1f}" for name, spent in self.seconds.items()) + f"; all {total:.0f}"),
         ]
         sections = [Section("What this run made", (top,)), *self.sections, Section("How to repeat it", self._repeat(cast.seed))]
@@ -159,6 +159,10 @@ class _Ledger:
             ),
             Text("measured.csv has every measured face of the strips and of the yaw table; options.json what this run resolved to."),
         )
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def _version(package: str) -> str:

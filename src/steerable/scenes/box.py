@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     import PIL.Image
 
 BOX = (16, 18, 52, 46)  # top, left, bottom, right of the face
-OUTSIDE = 0.10  # squared pixel change, on the scale [-1, 1], that everything outside is moved by
 LENGTHS = torch.linspace(0, 8, 33)  # along the straight direction
-BEYOND = 0.20  # the same in the picture on top, to both sides
 STATIONS = 7  # pictures of a path ...
 STRIDE = 0.15  # ... and steps short enough to have that many, in deviations
 
@@ -48,9 +46,9 @@ class Boxed:
 
 
 def box_paths(cast: Cast) -> Boxed:
-    """Move everything outside the box by ``OUTSIDE``: the first held-out seeds; and a portrait by ``BEYOND``."""
+    """Move everything outside the box by the plan's ``outside``: the first held-out seeds; and a portrait by its ``beyond``."""
     seeds = (*range(FIRST, FIRST + cast.plan.box), PORTRAITS[0], PORTRAITS[0])
-    amounts = torch.tensor([*[OUTSIDE**0.5] * cast.plan.box, -(BEYOND**0.5), BEYOND**0.5])
+    amounts = torch.tensor([*[cast.plan.outside**0.5] * cast.plan.box, -(cast.plan.beyond**0.5), cast.plan.beyond**0.5])
     people = latents_of(cast.generator, seeds)
     pair = recipe.trajectory(cast.generator, BOX)
     trajectory = Trajectory(cast.generator, move=pair.move, hold=pair.hold, stride=STRIDE)
@@ -108,7 +106,7 @@ def held_box(cast: Cast, boxed: Boxed) -> Scene:
         labels.append(f"seed {FIRST + i}\n{'reached' if way.reached[i] else 'not reached'}")
         ends = [*zip(moved.tolist(), drift.tolist(), strict=True), (float(outside[i]), float(straight[i]))]
         captions.append([f"outside {number(a, 2)}\ninside {number(b, 2)}" for a, b in ends])
-        rows += [_row(FIRST + i, a, b) for a, b in ends[:-1]]
+        rows += [_row(FIRST + i, cast.plan.outside, a, b) for a, b in ends[:-1]]
     columns = ["start", *[""] * (STATIONS - 2), "end", "straight"]
     sheet = render.strip(batches, row_labels=labels, column_labels=columns, captions=captions, boxes=[BOX])
     told = (
@@ -117,8 +115,8 @@ def held_box(cast: Cast, boxed: Boxed) -> Scene:
         f"same change outside. Seeds {seeds_text(n)}, the first held-out ones (n = {n}); judge: the pixels."
     )
     verdict = (
-        f"Asked for a squared change of {OUTSIDE:.2f} outside: {int(way.reached[:n].sum())} of {n} reached it. At the end, on average, "
-        f"{number(float(outside.mean()), 2)} outside and {number(float(inside.mean()), 2)} inside; straight on along the first direction, "
+        f"Asked for a squared change of {cast.plan.outside:.2f} outside: {int(way.reached[:n].sum())} of {n} reached it. At the end, on "
+        f"average, {number(float(outside.mean()), 2)} outside and {number(float(inside.mean()), 2)} inside; straight on along the first, "
         f"the same change outside costs {number(float(straight.mean()), 2)} inside (n = {n}, seeds {seeds_text(n)}; judge: the pixels "
         f"themselves, which are also what the path optimises)."
     )
@@ -137,8 +135,8 @@ def held_box(cast: Cast, boxed: Boxed) -> Scene:
     return Scene((Text(verdict, "result"), saved("held-box", sheet, told), _ledger(boxed, n), table), tuple(rows))
 
 
-def _row(seed: int, outside: float, inside: float) -> dict[str, Any]:
-    row = {"scene": "held box", "seed": seed, "knob": "outside", "control": "recomputed", "unit": "squared, of [-1, 1]", "asked": OUTSIDE}
+def _row(seed: int, asked: float, outside: float, inside: float) -> dict[str, Any]:
+    row = {"scene": "held box", "seed": seed, "knob": "outside", "control": "recomputed", "unit": "squared, of [-1, 1]", "asked": asked}
     return {**row, "judge": "outside", "measured": outside, "second_judge": "inside", "second": inside}
 
 
@@ -194,6 +192,6 @@ def picture(cast: Cast, boxed: Boxed) -> tuple[PIL.Image.Image, str]:
     caption = (
         f"Seed {seed}, each row one control with other attributes held; what was measured stands below each face. Asked: yaw −18° to 18° "
         f"by sixes; smile and light at the percentiles {', '.join(map(str, ranks))} of the population (n = {len(cast.table)}, seed "
-        f"{cast.seed}); a squared change of {BEYOND:.2f} outside the box of the face, to both sides of its start. {reach}"
+        f"{cast.seed}); a squared change of {cast.plan.beyond:.2f} outside the box of the face, to both sides of its start. {reach}"
     )
     return sheet, caption

@@ -59,9 +59,11 @@ class Plan:
     quality: int = 64
     box: int = 3
     yaw: int = 24
+    outside: float = 0.10  # squared pixel change, on the scale [-1, 1], by which everything outside the held box is moved
+    beyond: float = 0.20  # the same in the picture on top, to both sides
 
 
-QUICK = Plan(8, 120, 16, 16, 2, 4, 2, 16, 1, 4)  # for tests: every stage, nothing precise
+QUICK = Plan(8, 120, 16, 16, 2, 4, 2, 16, 1, 4, 0.02, 0.02)  # for tests: every stage, nothing precise
 
 
 @dataclass(frozen=True)

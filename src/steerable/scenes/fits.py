@@ -70,7 +70,7 @@ def sheet(cast: Cast) -> Scene:
         f"{len(cast.table)} faces of seed {cast.seed} were generated and measured once, {len(cast.table.columns)} columns each. Every axis "
         f"below is fitted on that table; another run reads it from the cache."
     )
-    one = recipe.Recipe(generator=cast.generator.name, fingerprint=cast.generator.fingerprint, seeds=tuple(range(n)))
+    one = recipe.Recipe(generator=cast.generator.name, fingerprint=cast.generator.fingerprint, seeds=tuple(range(n)), psi=1.0, scale=1)
     return Scene((about, saved("faces", render.grid(cast.images(latents), captions=captions), told)), (), (("faces-with-recipe", one),))
 
 
@@ -159,9 +159,9 @@ def _verdict(cast: Cast, raw: Directions, walk: Directions, edit: ImageEdit, far
     record, loss = walk.fit["calibration"][knob.name], raw.fit["held_out"][knob.name]["mean"]
     length, points = asked * float(raw.vectors.norm()) / spread, list(zip(record["lengths"], record["changes"], strict=True))
     sides = [sorted((abs(at), sign * change) for at, change in points if sign * at > 0) for sign in (-1, 1)]
-    got = float(np.mean([np.interp(length, *zip((0.0, 0.0), *side, strict=True)) for side in sides]))
+    got = float(np.mean([np.interp(length, [0.0, *(at for at, _ in side)], [0.0, *(change for _, change in side)]) for side in sides]))
     share = got / asked
-    judged = "It follows." if share > 0.6 else "It goes part of the way." if share > 0.25 else "This generator hardly follows."
+    judged = "It follows." if share > 0.75 else "It goes part of the way." if share > 0.25 else "This generator hardly follows."
     wide = knob.high - knob.low > 0.05 * asked
     usable = f"from {signed(knob.low)} to {signed(knob.high)}" if wide else "over next to no range"
     return (

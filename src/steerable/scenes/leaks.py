@@ -38,7 +38,8 @@ def entanglement(cast: Cast) -> Scene:
         f"n = {n} faces, seeds {seeds_text(n)}; judges: face mesh, expression network, person mask)."
     )
     heat = render.matrices(
-        *leaks,
+        leaks[0],
+        leaks[1],
         names,
         titles=("plain axes", "each axis with all the others held"),
         title="Measured leak: the row is turned by one sd of its own, the column moves by",

@@ -30,6 +30,7 @@ def with_and_without(cast: Cast, move: Move) -> Scene:
         generator=cast.generator.name,
         fingerprint=cast.generator.fingerprint,
         seeds=(seed,),
+        psi=1.0,
         turn=recipe.turn(cast.axes, amounts={move.name: round(1.5 * cast.deviation(move.name), 4)}, hold=move.hold),
         scale=4,
     )
@@ -111,6 +112,8 @@ def _leak(cast: Cast, move: Move, plain: Directions, held: Directions) -> tuple[
     )
     totals = [sum(leak[word, name] / cast.deviation(name) for name in move.hold) / len(move.hold) for word in ("plain", "held")]
     averages = [sum(abs(drift[word, name]) for name in move.hold) / len(move.hold) for word in ("plain", "held")]
+    spreads = [float(changes[word, name].std()) / cast.deviation(name) / count**0.5 for word in ("plain", "held") for name in move.hold]
+    error = sum(spreads) / len(spreads)
     step = f"{number(delta)} {cast.unit(move.name)}"
     caption = (
         f"Mean absolute change of a face while its {move.name} changes by {step}, one standard deviation (sd) of the population, towards "
@@ -120,16 +123,18 @@ def _leak(cast: Cast, move: Move, plain: Directions, held: Directions) -> tuple[
     verdict = (
         f"{move.words.capitalize()}: at the same measured change of {move.name} ({step}), the {len(move.hold)} held columns drift by "
         f"{number(averages[0], 2)} standard deviations on the plain axis and by {number(averages[1], 2)} with hold, averaged over faces: "
-        f"{_compared(*averages)}. Of a single face they move by {number(totals[0], 2)} and {number(totals[1], 2)}, {_compared(*totals)}: a "
-        f"straight axis holds what faces have in common (n = {count} of the seeds {seeds_text(n)}; judges in the table)."
+        f"{_compared(averages[0], averages[1], error)} (the standard error of a drift is {number(error, 2)}). Of a single face they move "
+        f"by {number(totals[0], 2)} and {number(totals[1], 2)}: {_compared(totals[0], totals[1], 0.02 * totals[0])}. A straight axis can "
+        f"only hold what faces have in common (n = {count} of the seeds {seeds_text(n)}; judges in the table)."
     )
     return Table(caption, header, tuple(rows)), verdict
 
 
-def _compared(plain: float, held: float) -> str:
-    share = 1 - held / plain if plain else 0.0
-    if abs(share) <= 0.02:
+def _compared(plain: float, held: float, error: float) -> str:
+    """In words; a difference that the error explains is none."""
+    if not abs(plain - held) > error:
         return "no difference"
+    share = 1 - held / plain
     return f"{100 * share:.0f} % less" if share > 0 else f"{-100 * share:.0f} % more, so hold does not help"
 
 
