@@ -117,8 +117,8 @@ def held_box(cast: Cast, boxed: Boxed) -> Scene:
     verdict = (
         f"Asked for a squared change of {cast.plan.outside:.2f} outside: {int(way.reached[:n].sum())} of {n} reached it. At the end, on "
         f"average, {number(float(outside.mean()), 2)} outside and {number(float(inside.mean()), 2)} inside; along the first "
-        f"direction kept straight, the same change outside costs {number(float(straight.mean()), 2)} inside (n = {n}, seeds {seeds_text(n)}; judge: the pixels "
-        f"themselves, which are also what the path optimises)."
+        f"direction kept straight, the same change outside costs {number(float(straight.mean()), 2)} inside "
+        f"(n = {n}, seeds {seeds_text(n)}; judge: the pixels themselves, which are also what the path optimises)."
     )
     cells = [
         (
