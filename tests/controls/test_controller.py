@@ -69,3 +69,12 @@ def test_an_axis_of_another_generator_is_refused_by_name(generator: LinearGenera
     other = LinearGenerator(generator.matrix, generator.offset, generator.image_shape, fingerprint="ffff", name="other")
     with pytest.raises(ValueError, match=r"fitted on other \(ffff…\)"):
         AlongAxis(generator, axis_of(other, OnePixel()), OnePixel())
+
+
+def test_of_two_crossings_the_one_where_more_is_asked_for_is_taken() -> None:
+    from steerable.controls.controller import _bracket
+
+    grid = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0, 3.0])
+    values = torch.tensor([[3.0, 2.0, 0.0, 0.5, 0.8, 2.0]])  # it also rises behind the start, and sooner
+    low, high, *_, found = _bracket(grid, values, torch.tensor([1.0]))
+    assert (float(low[0]), float(high[0]), bool(found[0])) == (2.0, 3.0, True)

@@ -111,7 +111,7 @@ class AlongAxis:
         return Outcome(self.axis.steer(latents, step[:, None]), target, value, step, reachable, found)
 
     def _grid(self) -> Tensor:
-        """Amounts of the axis, zero among them, nearest to zero first so that the nearest bracket is found first."""
+        """Amounts of the axis in rising order, zero among them."""
         knob = self.axis.knobs[0]
         reach = max(abs(knob.low), abs(knob.high)) or 1.0
         low, high = knob.low or -reach / 2, knob.high or reach / 2
@@ -125,9 +125,15 @@ class AlongAxis:
 
 
 def _bracket(grid: Tensor, values: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The pair of neighbouring grid points around the target that lies nearest to the start: ends, values there, whether any."""
+    """The pair of neighbouring grid points around the target, nearest to the start on the side where more is asked for.
+
+    Returns ends, values there, and whether there is any such pair.
+    """
     crosses = (values[:, :-1] - target[:, None]) * (values[:, 1:] - target[:, None]) <= 0  # (n, points - 1)
-    middle = (grid[:-1] + grid[1:]).abs() / 2
-    place = torch.where(crosses, middle, torch.full_like(middle, torch.inf)).argmin(1)
+    middle = (grid[:-1] + grid[1:]) / 2  # (points - 1,)
+    start = values[:, grid.abs().argmin(), None]
+    wrong_way = middle * (target[:, None] - start).sign() < 0  # more is ahead: only if nothing there crosses, look behind
+    cost = middle.abs() + wrong_way * 2 * grid.abs().max()
+    place = torch.where(crosses, cost, torch.inf).argmin(1)
     pick = place[:, None]
     return grid[place], grid[place + 1], values.gather(1, pick)[:, 0], values.gather(1, pick + 1)[:, 0], crosses.any(1)
