@@ -26,17 +26,32 @@ Labels = Int[Tensor, " n"]
 Metric = Literal["l1", "l2", "cosine"]
 
 
+Span = tuple[str, int, int]  # a name for the rows start..end-1 of a latent's first dimension
+
+
 @dataclass(frozen=True)
 class LatentSpace:
     """Where a latent lives: which space of which generator.
 
-    Two spaces are the same when name, shape and weights agree; the generator's name is only there to be read.
+    Two spaces are the same when name, shape and weights agree; the rest describes.
+
+    Attributes:
+        name: "z", "w", "w+" (one code a layer) or "s" (the styles of all channels, side by side).
+        shape: of one latent.
+        fingerprint: of the generator's weights.
+        generator: its name, for messages.
+        spheres: spans whose length the generator divides out, so that only their direction shows: z of every StyleGAN.
+        layers: spans that drive one layer each: rows of w+, channels of s. Empty where all layers see the whole latent.
+        parts: spans that a generator was trained to give a meaning of their own: "age", "pose".
     """
 
     name: str
     shape: tuple[int, ...]
     fingerprint: str
     generator: str = field(default="", compare=False)
+    spheres: tuple[Span, ...] = field(default=(), compare=False)
+    layers: tuple[Span, ...] = field(default=(), compare=False)
+    parts: tuple[Span, ...] = field(default=(), compare=False)
 
     def __str__(self) -> str:
         return f"{self.name} of {self.owner}"
@@ -46,6 +61,16 @@ class LatentSpace:
         """The generator in words: ``faces64 (3f9c…)``."""
         return f"{self.generator or 'a generator'} ({self.fingerprint[:4]}…)"
 
+    def normalised(self, values: Tensor) -> Tensor:
+        """The same points at the length the space prescribes: root mean square 1 over each of its spheres."""
+        if not self.spheres:
+            return values
+        values = values.clone()
+        for _, start, end in self.spheres:
+            part = values[:, start:end]
+            values[:, start:end] = part * torch.rsqrt(part.square().mean(dim=1, keepdim=True) + 1e-8)
+        return values
+
 
 @dataclass(frozen=True)
 class Latents:
@@ -54,7 +79,8 @@ class Latents:
     Attributes:
         values: ``(n, *space.shape)``.
         space: the space of the generator that they drive.
-        labels: ``(n,)`` class indices for class-conditional generators; they travel with the latents.
+        labels: ``(n,)`` class indices for class-conditional generators, or ``(n, classes)`` weights that mix classes;
+            they travel with the latents.
 
     Raises:
         ValueError: the values have another shape than the space, or there is not one label a latent.
@@ -69,8 +95,9 @@ class Latents:
         if tuple(self.values.shape[1:]) != expected or self.values.ndim == 0:
             hint = " Add the batch dimension: values[None]." if tuple(self.values.shape) == expected else ""
             raise ValueError(f"latents in {self.space} are (n, {', '.join(map(str, expected))}), got {tuple(self.values.shape)}.{hint}")
-        if self.labels is not None and self.labels.shape != (len(self.values),):
-            raise ValueError(f"one label a latent: expected ({len(self.values)},), got {tuple(self.labels.shape)}.")
+        labels = self.labels
+        if labels is not None and (len(labels) != len(self.values) or labels.ndim != (2 if labels.is_floating_point() else 1)):
+            raise ValueError(f"one label a latent: expected ({len(self.values)},) indices, got {labels.dtype} {tuple(labels.shape)}.")
 
     def __len__(self) -> int:
         return len(self.values)
@@ -147,7 +174,7 @@ class Generator(Protocol):
     def fingerprint(self) -> str: ...
 
     def sample(
-        self, n: int, *, seed: int, space: str = "z", labels: int | Sequence[int] | Tensor | None = None, psi: float = 1.0
+        self, n: int, *, seed: int, space: str = ..., labels: int | Sequence[int] | Tensor | None = None, psi: float = 1.0
     ) -> Latents:
         """n latents; row i of a seed does not depend on n. ``psi`` pulls them towards the mean latent (1 = off)."""
         ...
@@ -208,6 +235,14 @@ class Control(Protocol):
     def steer(self, latents: Latents, amounts: Amounts) -> Latents:
         """Move each latent by its own amounts ``(n, k)``, in the knobs' units."""
         ...
+
+
+def home(generator: Generator) -> str:
+    """The space to steer in unless another is asked for: w where there is one, the first otherwise.
+
+    In w, attributes are closest to straight lines and truncation has a meaning (Karras et al., StyleGAN, section 4).
+    """
+    return "w" if "w" in generator.spaces else next(iter(generator.spaces))
 
 
 def distance(metric: Metric, a: Values, b: Values) -> Float[Tensor, " n"]:

@@ -17,7 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from steerable.generators.module import ModuleGenerator, wrap
+from steerable.generators.layouts import Arguments, Layout, Tensors
+from steerable.generators.module import ModuleGenerator, generator_of
+from steerable.generators.stages import Options, Stage, class_weights
 
 
 class DCGAN(nn.Module):
@@ -32,6 +34,9 @@ class DCGAN(nn.Module):
         classes, embedding: a label is looked up in a (classes, embedding) table and appended to the latent.
     """
 
+    family = "dcgan"
+    options: Options = {}  # noqa: RUF012 - never written
+
     def __init__(
         self,
         widths: Sequence[int],
@@ -43,6 +48,14 @@ class DCGAN(nn.Module):
         embedding: int = 0,
     ) -> None:
         super().__init__()
+        self.config = {
+            "widths": list(widths),
+            "first": first,
+            "normed": None if normed is None else list(normed),
+            "biased": None if biased is None else list(biased),
+            "classes": classes,
+            "embedding": embedding,
+        }
         last = len(widths) - 2
         layers: list[nn.Module] = []
         for i, (wide, narrow) in enumerate(pairwise(widths)):
@@ -55,10 +68,20 @@ class DCGAN(nn.Module):
         self.embedding = nn.Embedding(classes, embedding) if classes else None
         self.latent_size = widths[0] - (embedding if classes else 0)
         self.classes = classes
+        side = first * 2**last
+        self.image_shape = (widths[-1], side, side)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        zero = torch.zeros(self.latent_size)
+        return (Stage("z", (self.latent_size,), self, labelled=self.classes is not None, centre=lambda: zero),)
+
+    def prepare(self) -> None:
+        """Nothing to fold."""
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         if self.embedding is not None:
-            z = torch.cat([z, self.embedding(labels)], dim=1)
+            z = torch.cat([z, class_weights(labels, len(self.embedding.weight), z) @ self.embedding.weight], dim=1)
         return self.main(z[:, :, None, None])
 
 
@@ -71,38 +94,47 @@ def from_state_dict(checkpoint: Mapping[str, Any], *, name: str = "dcgan") -> Mo
     Raises:
         ValueError: there is no chain of transposed convolutions in it, or one with kernels that do not double.
     """
-    state = _find_state(checkpoint)
+    config, tensors = read(_find_state(checkpoint), {})
+    network = DCGAN(**config)
+    expected = network.state_dict()
+    missing = [key for key in expected if key not in tensors]
+    if missing:
+        raise ValueError(f"{name} lacks {missing[0]} and {len(missing) - 1} other tensors of its DCGAN: the file is incomplete.")
+    try:
+        network.load_state_dict({key: value.to(expected[key].dtype) for key, value in tensors.items()}, strict=False)
+    except RuntimeError as error:
+        raise ValueError(f"{name} is no DCGAN: {str(error).splitlines()[-1].strip()}") from error
+    return generator_of(network, name=name)
+
+
+def read(state: Tensors, arguments: Arguments) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Config and tensors of the network from a state dict under whatever names; see ``layouts.Layout``."""
     kernels, norms, biases, table = _chain(state)
     widths = [kernels[0].shape[0], *(kernel.shape[1] for kernel in kernels)]
     if table is not None and table.shape[1] >= widths[0]:
         raise ValueError(
-            f"{name} takes {widths[0]} numbers, its label table has {table.shape[1]}: nothing is left for the latent. "
+            f"it takes {widths[0]} numbers, its label table has {table.shape[1]}: nothing is left for the latent. "
             "Build the module and wrap() it."
         )
-    network = DCGAN(
-        widths,
-        first=kernels[0].shape[2],
-        normed=[norm is not None for norm in norms],
-        biased=[bias is not None for bias in biases],
-        classes=None if table is None else len(table),
-        embedding=0 if table is None else table.shape[1],
-    )
+    config = {
+        "widths": widths,
+        "first": kernels[0].shape[2],
+        "normed": [norm is not None for norm in norms],
+        "biased": [bias is not None for bias in biases],
+        "classes": None if table is None else len(table),
+        "embedding": 0 if table is None else table.shape[1],
+    }
     tensors: dict[str, Tensor] = {}
     for i, (kernel, bias, norm) in enumerate(zip(kernels, biases, norms, strict=True)):
         tensors[f"main.{3 * i}.weight"] = kernel
         if bias is not None:
             tensors[f"main.{3 * i}.bias"] = bias
-        tensors.update({f"main.{3 * i + 1}.{key}": value for key, value in (norm or {}).items()})
+        if norm is not None:
+            tensors.update({f"main.{3 * i + 1}.{key}": value for key, value in norm.items()})
+            tensors[f"main.{3 * i + 1}.num_batches_tracked"] = torch.zeros((), dtype=torch.long)
     if table is not None:
         tensors["embedding.weight"] = table
-    missing = [k for k in network.state_dict() if k not in tensors and not k.endswith("num_batches_tracked")]
-    if missing:
-        raise ValueError(f"{name} lacks {missing[0]} and {len(missing) - 1} other tensors of its DCGAN: the file is incomplete.")
-    try:
-        network.load_state_dict({key: value.float() for key, value in tensors.items()}, strict=False)
-    except RuntimeError as error:
-        raise ValueError(f"{name} is no DCGAN: {str(error).splitlines()[-1].strip()}") from error
-    return wrap(network, latent_size=network.latent_size, name=name, classes=network.classes, value_range=(-1, 1))
+    return config, tensors
 
 
 def is_dcgan(checkpoint: Mapping[str, Any]) -> bool:
@@ -174,3 +206,6 @@ def _chain(state: Mapping[str, Tensor]) -> tuple[list[Tensor], list[dict[str, Te
 
 def _owner(key: str) -> str:
     return key.rpartition(".")[0]
+
+
+LAYOUTS = (Layout("DCGAN", "dcgan", (), read, fits=is_dcgan),)

@@ -1,85 +1,184 @@
-"""Any ``nn.Module`` as a generator.
+"""Networks as generators: sampling, spaces, truncation, labels and options, once for every family.
 
-``wrap`` is the door for a user's own network; the families beside this file build their network from a checkpoint
-and come through the same door, so sampling, labels, fingerprints and checks exist once.
+``wrap`` is the door for a user's own ``nn.Module``; the families beside this file build their network from a checkpoint
+and come through ``generator_of``.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from steerable import checks
-from steerable.protocols import Images, Latents, LatentSpace
+from steerable.generators.stages import Options, Stage, class_weights
+from steerable.protocols import Images, Latents, LatentSpace, home
 
 LabelForm = Literal["index", "one-hot"]
 
 
 @dataclass(frozen=True, eq=False)
 class ModuleGenerator:
-    """A frozen network with a Gaussian latent. Made by ``wrap``; see ``protocols.Generator``."""
+    """A frozen network as a generator. Made by ``wrap`` or by a family; see ``protocols.Generator``.
+
+    Attributes:
+        network: the module itself.
+        stages: its spaces in order, by name, each with the step to the next one or to images.
+        classes: number of classes, or None.
+        options: what its steps are given beside latents and labels: noise, a transform, ... See ``configured``.
+    """
 
     network: nn.Module
+    stages: Mapping[str, Stage]
     spaces: Mapping[str, LatentSpace]
     image_shape: tuple[int, int, int]
     fingerprint: str
     classes: int | None
-    label_form: LabelForm
-    value_range: tuple[float, float]
+    options: Options = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        return self.spaces["z"].generator
+        return next(iter(self.spaces.values())).generator
 
     def to(self, device: str | torch.device) -> ModuleGenerator:
         """The same generator with its weights on another device; latents are sampled there too."""
         self.network.to(device)
         return self
 
+    def configured(self, **options: Any) -> ModuleGenerator:
+        """The same weights with other options: ``generator.configured(noise="none")``. Its own are in ``.options``.
+
+        Raises:
+            ValueError: an option that this generator does not have; the error names those it has.
+        """
+        for option in options:
+            checks.known(option, self.options, f"option of {self.name}")
+        return replace(self, options={**self.options, **options})
+
     def sample(
-        self, n: int, *, seed: int, space: str = "z", labels: int | Sequence[int] | Tensor | None = None, psi: float = 1.0
+        self,
+        n: int,
+        *,
+        seed: int,
+        space: str | None = None,
+        labels: int | Sequence[int] | Tensor | None = None,
+        psi: float = 1.0,
+        cutoff: int | None = None,
     ) -> Latents:
-        """n latents from the standard normal, pulled towards the mean latent (zero) by ``psi``.
+        """n latents of a seed.
 
         Every row has a random stream of its own, made from (seed, row): row i is the same for every n, and the rows
         of two seeds are independent. Class-conditional generators draw labels from the same stream unless given.
 
+        Args:
+            space: where to; left out, w where there is one and the first space otherwise.
+            labels: one class for all, one index a latent, or (n, classes) weights that mix classes.
+            psi: the share of the distance to the mean latent that is kept, 0 to 2; 1 is off.
+            cutoff: truncate the first so many layers only. Needs a space with layers, "w+" for example.
+
         Raises:
-            ValueError: n < 1, a negative seed, psi outside [0, 2], an unknown space, labels that do not exist.
+            ValueError: n < 1, a negative seed, psi outside [0, 2], an unknown space, labels that do not exist,
+                truncation in a space where it shows nothing.
         """
         if n < 1 or seed < 0:
             raise ValueError(f"sample takes n >= 1 latents of a seed >= 0, got n={n}, seed={seed}.")
-        if not 0 <= psi <= 2:
-            raise ValueError(f"psi is the distance to the mean latent that is kept, 0 to 2 (1 = off); got {psi}.")
-        z = self.spaces[checks.known(space, self.spaces, "latent space")]
+        first, last = next(iter(self.stages.values())), checks.known(space or home(self), self.spaces, "latent space")
         rows, drawn = [], []
         for row in range(n):
             rng = torch.Generator().manual_seed(row_seed(seed, row))
-            rows.append(torch.randn(z.shape, generator=rng))
+            rows.append(first.draw(first.shape, rng, self.options))
             drawn.append(int(torch.randint(self.classes, (), generator=rng)) if self.classes else 0)
         like = next(self.network.parameters(), torch.zeros(()))
-        return Latents(psi * torch.stack(rows).to(like), z, self._labels(labels, drawn, like.device))
+        values = self.spaces[first.name].normalised(torch.stack(rows)).to(like)
+        latents = Latents(values, self.spaces[first.name], self._labels(labels, drawn, like.device))
+        if psi == 1 and cutoff is None:
+            return self.to_space(latents, last)
+        where = self._truncated_in(last)
+        return self.to_space(self.truncate(self.to_space(latents, where), psi, cutoff=cutoff), last)
+
+    def truncate(self, latents: Latents, psi: float, *, cutoff: int | None = None, part: str | None = None) -> Latents:
+        """Pull latents towards the mean one: ``centre + psi * (values - centre)``.
+
+        Args:
+            latents: in a space that has a mean latent: z of a network that does not normalise it, w, or w+.
+            psi: 0 to 2; 1 changes nothing.
+            cutoff: only the first so many layers (w+); None means all.
+            part: only this part of the latent, for generators trained with parts ("age", "pose").
+
+        Raises:
+            ValueError: psi out of range, a space without a mean latent, cutoff without layers, an unknown part.
+        """
+        if not 0 <= psi <= 2:
+            raise ValueError(f"psi is the distance to the mean latent that is kept, 0 to 2 (1 = off); got {psi}.")
+        stage, space = self._stage_of(latents), latents.space
+        if stage.centre is None:
+            fit = ", ".join(f'"{name}"' for name, other in self.stages.items() if other.centre is not None)
+            advice = f"it acts in {fit}: convert first, generator.to_space(latents, ...)." if fit else "leave psi at 1."
+            raise ValueError(f"{self.name} divides the length of {space.name} out, so truncation shows nothing there; {advice}")
+        if cutoff is not None and not space.layers:
+            raise ValueError(f'cutoff counts layers, and {space.name} has none: use space="w+", or leave cutoff out.')
+        if cutoff is not None and not 0 <= cutoff <= len(space.layers):
+            raise ValueError(f"cutoff is 0 to {len(space.layers)} layers of {space}, got {cutoff}.")
+        centre = stage.centre().to(latents.values)
+        pulled = centre + psi * (latents.values - centre)
+        keep = torch.ones_like(pulled, dtype=torch.bool)
+        if cutoff is not None:
+            keep[:, cutoff:] = False
+        if part is not None:
+            spans = {name: (start, end) for name, start, end in space.parts}
+            start, end = spans[checks.known(part, spans, f"part of {space}")]
+            keep[..., :start] = False
+            keep[..., end:] = False
+        return latents.at(torch.where(keep, pulled, latents.values))
 
     def to_space(self, latents: Latents, name: str) -> Latents:
-        """The latents themselves: this generator has one space, z."""
-        checks.known(name, self.spaces, "latent space")
-        checks.lives_in(latents, self.spaces["z"], "this generator")
-        return latents
+        """The same latents in a later space: z -> w -> w+ -> s.
+
+        Raises:
+            ValueError: latents of another generator, an unknown space, or one that lies before the latents' own.
+        """
+        target = checks.known(name, self.spaces, "latent space")
+        stage = self._stage_of(latents)
+        order = list(self.stages)
+        if order.index(target) < order.index(stage.name):
+            raise ValueError(
+                f'{stage.name} latents of {self.name} cannot go back to {target}: sample them there, sample(n, seed=..., space="{target}").'
+            )
+        if target == stage.name:
+            return latents
+        values = latents.values
+        for step in order[order.index(stage.name) : order.index(target)]:
+            values = self._step(self.stages[step], values, latents.labels)
+        return Latents(values, self.spaces[target], latents.labels)
 
     def __call__(self, latents: Latents) -> Images:
-        checks.lives_in(latents, self.spaces["z"], "this generator")
-        if self.classes and latents.labels is None:
+        last = next(reversed(self.stages))
+        latents = self.to_space(latents, last)
+        return self._step(self.stages[last], latents.values, latents.labels)
+
+    def _step(self, stage: Stage, values: Tensor, labels: Tensor | None) -> Tensor:
+        if stage.labelled and labels is None:
             raise ValueError(
                 f"{self.name} has {self.classes} classes: its latents need labels, e.g. generator.sample(4, seed=0, labels=3)."
             )
-        low, high = self.value_range
-        images = _run(self.network, latents.values, latents.labels, self.classes, self.label_form).float()
-        return images if (low, high) == (-1.0, 1.0) else (images - low) * (2 / (high - low)) - 1
+        return stage.step(values, labels, **{option: self.options[option] for option in stage.takes})
+
+    def _stage_of(self, latents: Latents) -> Stage:
+        checks.lives_in(latents, self.spaces.get(latents.space.name, next(iter(self.spaces.values()))), "this generator")
+        if latents.labels is not None and not self.classes:
+            raise ValueError(f"{self.name} has no classes, got latents with labels. Leave labels out.")
+        return self.stages[latents.space.name]
+
+    def _truncated_in(self, last: str) -> str:
+        """The last space up to ``last`` that has a mean latent."""
+        order = list(self.stages)
+        passed = order[: order.index(last) + 1]
+        fit = [name for name in passed if self.stages[name].centre is not None]
+        return fit[-1] if fit else last  # truncate() says why it cannot
 
     def _labels(self, given: int | Sequence[int] | Tensor | None, drawn: list[int], device: torch.device) -> Tensor | None:
         if self.classes is None:
@@ -88,11 +187,51 @@ class ModuleGenerator:
             return None
         n = len(drawn)
         labels = torch.as_tensor(drawn if given is None else [given] * n if isinstance(given, int) else given)
+        if labels.is_floating_point() and labels.shape == (n, self.classes):
+            return checks.finite(labels, "labels").to(device)
         if labels.shape != (n,) or labels.is_floating_point():
-            raise ValueError(f"labels are {n} class indices, got {labels.dtype} {tuple(labels.shape)}.")
+            raise ValueError(
+                f"labels are {n} class indices, or weights ({n}, {self.classes}) that mix classes; got {labels.dtype} {tuple(labels.shape)}."
+            )
         if int(labels.min()) < 0 or int(labels.max()) >= self.classes:
             raise ValueError(f"{self.name} has the classes 0 to {self.classes - 1}, got {sorted({int(i) for i in labels})}.")
         return labels.to(device)
+
+
+def generator_of(network: Any, *, name: str) -> ModuleGenerator:
+    """A family's network, its weights in place, as a generator: frozen, in eval mode, constants folded.
+
+    Args:
+        network: an ``nn.Module`` with the attributes of ``stages.Network``.
+
+    Raises:
+        ValueError: NaN or infinite weights.
+    """
+    network = _frozen(network, name)
+    network.prepare()
+    stages = {stage.name: stage for stage in network.stages}
+    fingerprint = fingerprint_of(network)
+    return ModuleGenerator(
+        network=network,
+        stages=stages,
+        spaces={stage.name: _space(stage, fingerprint, name) for stage in stages.values()},
+        image_shape=tuple(network.image_shape),
+        fingerprint=fingerprint,
+        classes=network.classes,
+        options=dict(network.options),
+    )
+
+
+def _space(stage: Stage, fingerprint: str, name: str) -> LatentSpace:
+    return LatentSpace(stage.name, stage.shape, fingerprint, name, stage.spheres, stage.layers, stage.parts)
+
+
+def _frozen(module: nn.Module, name: str) -> nn.Module:
+    module = module.eval().requires_grad_(False)
+    bad = [key for key, tensor in module.state_dict().items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
+    if bad:
+        raise ValueError(f"{name} has NaN or infinite weights in {bad[0]} and {len(bad) - 1} other tensors: the file is damaged.")
+    return module
 
 
 def wrap(
@@ -123,10 +262,7 @@ def wrap(
         raise ValueError(f"latent_size is the shape of one latent, 100 or (100, 1, 1) for example; got {latent_size}.")
     if value_range is not None and not float("-inf") < value_range[0] < value_range[1] < float("inf"):
         raise ValueError(f"value_range is (lowest, highest), (0, 1) for example; got {value_range}.")
-    module = module.eval().requires_grad_(False)
-    bad = [key for key, tensor in module.state_dict().items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
-    if bad:
-        raise ValueError(f"{name} has NaN or infinite weights in {bad[0]} and {len(bad) - 1} other tensors: the file is damaged.")
+    module = _frozen(module, name)
     probe = torch.randn((4, *shape), generator=torch.Generator().manual_seed(0))
     first = next(module.parameters(), None)
     if first is not None:
@@ -143,15 +279,21 @@ def wrap(
         raise ValueError(f"{name} does not run as {called} on z of {tuple(probe.shape)}: {str(error).splitlines()[0]}") from error
     _check_images(images, again, alone, name)
     value_range = _value_range(images, name) if value_range is None else value_range
+    low, high = float(value_range[0]), float(value_range[1])
+
+    def images_of(values: Tensor, labels_of: Tensor | None) -> Tensor:
+        made = _run(module, values, labels_of, classes, labels).float()
+        return made if (low, high) == (-1.0, 1.0) else (made - low) * (2 / (high - low)) - 1
+
+    stage = Stage("z", shape, images_of, labelled=classes is not None, centre=lambda: torch.zeros(shape))
     fingerprint = fingerprint_of(module)
     return ModuleGenerator(
         network=module,
-        spaces={"z": LatentSpace("z", shape, fingerprint, name)},
+        stages={"z": stage},
+        spaces={"z": _space(stage, fingerprint, name)},
         image_shape=(int(images.shape[1]), int(images.shape[2]), int(images.shape[3])),
         fingerprint=fingerprint,
         classes=classes,
-        label_form=labels,
-        value_range=(float(value_range[0]), float(value_range[1])),
     )
 
 
@@ -177,7 +319,11 @@ def _run(module: nn.Module, z: Tensor, labels: Tensor | None, classes: int | Non
     if not classes:
         return module(z)
     assert labels is not None
-    return module(z, nn.functional.one_hot(labels, classes).to(z.dtype) if form == "one-hot" else labels)
+    if form == "one-hot":
+        return module(z, class_weights(labels, classes, z))
+    if labels.is_floating_point():
+        raise ValueError(f"this network takes class indices, got weights {tuple(labels.shape)}: mixed classes need labels=\"one-hot\".")
+    return module(z, labels)
 
 
 def _check_images(images: Tensor, again: Tensor, alone: Tensor, name: str) -> None:
