@@ -41,7 +41,7 @@ def test_a_number_is_no_batch_of_scalars():
 
 
 def test_one_label_a_latent_is_asked_for():
-    with pytest.raises(ValueError, match=r"expected \(2,\), got \(3,\)"):
+    with pytest.raises(ValueError, match=r"expected \(2,\) indices, got torch.int64 \(3,\)"):
         Latents(torch.zeros(2, 3), SPACE, torch.arange(3))
 
 

@@ -127,6 +127,14 @@ def test_a_second_run_measures_only_the_first_rows_again(generator, tmp_path):
     assert again.seen == 2 and torch.equal(first.values, second.values)
 
 
+def test_a_longer_list_of_seeds_measures_only_the_new_ones(generator, tmp_path):
+    measure_seeds(generator, [Watched()], [3, 5, 700], cache=tmp_path)
+    longer = Watched()
+    table = measure_seeds(generator, [longer], [5, 4, 3, 701, 700], cache=tmp_path)
+    assert longer.seen == 2 + 2  # the first two rows again, and seeds 4 and 701
+    torch.testing.assert_close(table.values, measure_seeds(generator, [Watched()], [5, 4, 3, 701, 700]).values)
+
+
 def test_an_interrupted_run_loses_at_most_one_part(generator, tmp_path):
     interrupted = Watched(stop_after=2 * PART + 100)
     with pytest.raises(KeyboardInterrupt):

@@ -13,8 +13,10 @@ from math import prod
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from steerable.generators.module import ModuleGenerator, generator_of
+from steerable.generators.stages import Stage, class_weights
 from steerable.protocols import Knob, Latents, LatentSpace
 
 
@@ -86,3 +88,53 @@ class Brighten:
 
     def __call__(self, images: Tensor, amounts: Tensor) -> tuple[Tensor, Tensor]:
         return images + amounts[:, None, None, None], torch.ones_like(images[:, :1])
+
+
+class LayeredNetwork(nn.Module):
+    """z (on a sphere) -> w -> w+ (three layers) -> s -> a 2 x 2 image, by small known matrices; options: a gain.
+
+    The image's channel i is the sum of layer i's two styles, so what a layer drives is known by hand.
+    """
+
+    family, config, classes, image_shape = "layered", {}, None, (3, 2, 2)
+    options = {"gain": 1.0}  # noqa: RUF012
+
+    def __init__(self, classes: int | None = None) -> None:
+        super().__init__()
+        rng = torch.Generator().manual_seed(0)
+        self.classes = classes
+        self.matrix = nn.Parameter(torch.randn(4, 4, generator=rng))
+        self.w_avg = nn.Parameter(torch.tensor([1.0, 0.0, -1.0, 0.5]))
+        self.styles = nn.Parameter(torch.randn(3, 4, 2, generator=rng))
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        rows = tuple((f"layer{i}", i, i + 1) for i in range(3))
+        return (
+            Stage("z", (4,), self.mapping, labelled=self.classes is not None, spheres=(("z", 0, 4),)),
+            Stage("w", (4,), self.broadcast, centre=lambda: self.w_avg, parts=(("left", 0, 2), ("right", 2, 4))),
+            Stage("w+", (3, 4), self.affine, centre=lambda: self.w_avg, layers=rows),
+            Stage("s", (6,), self.paint, takes=("gain",), layers=tuple((f"style{i}", 2 * i, 2 * i + 2) for i in range(3))),
+        )
+
+    def prepare(self) -> None:
+        pass
+
+    def mapping(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        z = z * torch.rsqrt(z.square().mean(1, keepdim=True) + 1e-8)
+        shift = 0 if self.classes is None else class_weights(labels, self.classes, z).argmax(1, keepdim=True)
+        return torch.tanh(z @ self.matrix + shift)
+
+    def broadcast(self, w: Tensor, labels: Tensor | None) -> Tensor:
+        return w[:, None].expand(-1, 3, -1)
+
+    def affine(self, w: Tensor, labels: Tensor | None) -> Tensor:
+        return torch.einsum("nld,lds->nls", w, self.styles).flatten(1)
+
+    def paint(self, s: Tensor, labels: Tensor | None, *, gain: float) -> Tensor:
+        return gain * s.unflatten(1, (3, 2)).sum(2)[:, :, None, None].expand(-1, -1, 2, 2)
+
+
+def layered_generator(classes: int | None = None) -> ModuleGenerator:
+    """A generator with every space of a style-based one."""
+    return generator_of(LayeredNetwork(classes), name="layered")

@@ -117,7 +117,7 @@ def steer(recipe: Recipe, generator: Generator) -> list[Latents]:
     control = None if recipe.turn is None else unpack(recipe.turn, generator)
     if recipe.sweep is not None and control is None:
         raise ValueError(f'this recipe sweeps "{recipe.sweep.knob}" but carries no control.')
-    start = latents_of(generator, recipe.seeds, psi=recipe.psi, labels=recipe.label)
+    start = latents_of(generator, recipe.seeds, space=control.space.name if control else None, psi=recipe.psi, labels=recipe.label)
     if recipe.turn is None and recipe.drive is None:
         return [start]
     rows = [_one(recipe, generator, control, start[i : i + 1]) for i in progress.track(range(len(start)), "steering")]

@@ -22,10 +22,11 @@ from torch import Tensor
 
 from steerable import checks, files, progress
 from steerable.features.network import measure as measure_images
-from steerable.protocols import Feature, Generator, Latents
+from steerable.protocols import Feature, Generator, Latents, home
 
 log = logging.getLogger(__name__)
 PART = 256  # rows of one cached part: what an interrupted run loses at most
+Key = int  # of a row in a cache: its number in the sample, or its own seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +89,7 @@ def measure(
     *,
     n: int = 2000,
     seed: int = 0,
+    space: str | None = None,
     psi: float = 1.0,
     labels: int | Sequence[int] | Tensor | None = None,
     batch: int = 32,
@@ -97,6 +99,7 @@ def measure(
 
     Args:
         features: any number; networks that several share run once an image.
+        space: of the table's latents; by default the generator's home, see ``protocols.home``.
         labels: as in ``generator.sample``.
         cache: a folder. Every feature keeps its values there in Parquet parts of 256 rows, so that an interrupted run
             continues, a longer one adds rows, and one with a new feature measures only that feature. The first rows
@@ -105,11 +108,11 @@ def measure(
     Raises:
         ValueError: two features share a name or a column, a value is not finite, or a cached part is damaged.
     """
-    latents = generator.sample(n, seed=seed, psi=psi, labels=labels)
+    latents = generator.sample(n, seed=seed, space=space or home(generator), psi=psi, labels=labels)
     population = f"seed{seed}-psi{psi:g}"
     if labels is not None and latents.labels is not None:
         population += f"-labels-{_short(latents.labels.cpu().numpy().tobytes())}"
-    return _tabulate(generator, features, latents, population, seed=seed, batch=batch, cache=cache)
+    return _tabulate(generator, features, latents, range(n), population, seed=seed, batch=batch, cache=cache)
 
 
 def measure_seeds(
@@ -122,16 +125,17 @@ def measure_seeds(
     batch: int = 32,
     cache: str | os.PathLike[str] | None = None,
 ) -> Table:
-    """``measure`` for seeds listed one by one: the first latent of each."""
-    population = f"seeds-{_short(json.dumps([list(seeds), label]).encode())}-psi{psi:g}"
+    """``measure`` for seeds listed one by one: the first latent of each. The cache keeps every seed for itself."""
+    population = f"seeds-psi{psi:g}" + ("" if label is None else f"-label{label}")
     latents = latents_of(generator, seeds, psi=psi, labels=label)
-    return _tabulate(generator, features, latents, population, seed=seeds[0], batch=batch, cache=cache)
+    return _tabulate(generator, features, latents, seeds, population, seed=seeds[0], batch=batch, cache=cache)
 
 
 def _tabulate(
     generator: Generator,
     features: Sequence[Feature],
     latents: Latents,
+    keys: Sequence[Key],
     population: str,
     *,
     seed: int,
@@ -141,22 +145,25 @@ def _tabulate(
     names, units = columns_of(features)
     kept = None if cache is None else _Cache(Path(cache) / f"{generator.fingerprint[:12]}-{population}")
     if kept is not None:
-        kept.drop_changed(features, observe(generator, features, latents[:2], batch=2))
-    starts = list(range(0, len(latents), PART))
-    parts = [
-        _part(generator, features, latents[start : start + PART], start, kept, batch)
-        for start in progress.track(starts, "generate and measure", total=len(starts))
-    ]
-    return Table(latents, torch.cat(parts), names, units, seed)
+        kept.drop_changed(features, keys[:2], observe(generator, features, latents[:2], batch=2))
+    parts: dict[int, list[int]] = {}  # part of the cache -> rows of the table
+    for row, key in enumerate(keys):
+        parts.setdefault(key // PART, []).append(row)
+    values = torch.empty(len(latents), len(names))
+    for part, rows in progress.track(list(parts.items()), "generate and measure", total=len(parts)):
+        values[rows] = _part(generator, features, latents[rows], part, [keys[row] for row in rows], kept, batch)
+    return Table(latents, values, names, units, seed)
 
 
 def _short(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:10]
 
 
-def latents_of(generator: Generator, seeds: Sequence[int], *, psi: float = 1.0, labels: int | None = None) -> Latents:
+def latents_of(
+    generator: Generator, seeds: Sequence[int], *, space: str | None = None, psi: float = 1.0, labels: int | None = None
+) -> Latents:
     """The first latent of each seed: "the face of seed 7" wherever seeds are listed one by one."""
-    singles = [generator.sample(1, seed=seed, psi=psi, labels=labels) for seed in seeds]
+    singles = [generator.sample(1, seed=seed, space=space or home(generator), psi=psi, labels=labels) for seed in seeds]
     marks = None if singles[0].labels is None else torch.cat([one.labels for one in singles])  # type: ignore[misc]
     return Latents(torch.cat([one.values for one in singles]), singles[0].space, marks)
 
@@ -186,61 +193,78 @@ def write_table(path: str | os.PathLike[str], columns: Mapping[str, Sequence[flo
 
 
 def _part(
-    generator: Generator, features: Sequence[Feature], latents: Latents, start: int, cache: _Cache | None, batch: int
+    generator: Generator,
+    features: Sequence[Feature],
+    latents: Latents,
+    part: int,
+    keys: Sequence[Key],
+    cache: _Cache | None,
+    batch: int,
 ) -> Float[Tensor, "n m"]:
-    known = {} if cache is None else {f.name: v for f in features if (v := cache.read(f, start, len(latents))) is not None}
-    wanted = [feature for feature in features if feature.name not in known]
-    if wanted:
-        values = checks.finite(observe(generator, wanted, latents, batch=batch), f"measured {', '.join(f.name for f in wanted)}"[:120])
+    """The rows of one part, from the cache as far as it has them; what is measured goes into the cache."""
+    known = {feature.name: {} if cache is None else cache.read(feature, part) for feature in features}
+    lacking = {name: tuple(i for i, key in enumerate(keys) if key not in rows) for name, rows in known.items()}
+    for rows in sorted({rows for rows in lacking.values() if rows}):  # features that lack the same rows share their images
+        wanted = [feature for feature in features if lacking[feature.name] == rows]
+        values = observe(generator, wanted, latents[list(rows)], batch=batch)
+        checks.finite(values, f"measured {', '.join(f.name for f in wanted)}"[:120])
         for feature, measured in zip(wanted, values.split([len(f.columns) for f in wanted], dim=1), strict=True):
-            known[feature.name] = measured
+            known[feature.name] |= {keys[i]: row for i, row in zip(rows, measured, strict=True)}
             if cache is not None:
-                cache.write(feature, start, measured)
-    return torch.cat([known[feature.name] for feature in features], dim=1)
+                cache.write(feature, part, known[feature.name])
+    return torch.cat([torch.stack([known[feature.name][key] for key in keys]) for feature in features], dim=1)
 
 
 class _Cache:
-    """Parquet parts, one folder for each population and feature: ``<generator>-<sampling>/<feature>/rows-000256.parquet``."""
+    """Parquet parts, one folder for each population and feature: ``<generator>-<sampling>/<feature>/rows-000256.parquet``.
+
+    Part p has the rows with the keys 256 p to 256 p + 255, as many of them as were asked for so far.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def read(self, feature: Feature, start: int, rows: int) -> Float[Tensor, "n m"] | None:
-        """The cached values of some rows, or None where not all of them are there."""
+    def read(self, feature: Feature, part: int) -> dict[Key, Float[Tensor, " m"]]:
+        """The cached rows of a part, by key."""
         from pyarrow import ArrowInvalid, parquet
 
-        path = self._file(feature, start)
+        path = self._file(feature, part)
         if not path.exists():
-            return None
+            return {}
         try:
-            table = parquet.read_table(path, columns=list(feature.columns))
+            table = parquet.read_table(path, columns=["key", *feature.columns])
             values = torch.tensor([table[name].to_pylist() for name in feature.columns], dtype=torch.float32).T
-        except (ArrowInvalid, OSError, KeyError, TypeError) as error:
+            return dict(zip(table["key"].to_pylist(), values, strict=True))
+        except (ArrowInvalid, OSError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path} is damaged ({files.sniff(path)}): delete it and run again; only its rows are measured anew."
             ) from error
-        return values[:rows].contiguous() if len(values) >= rows else None
 
-    def write(self, feature: Feature, start: int, values: Tensor) -> None:
+    def write(self, feature: Feature, part: int, rows: Mapping[Key, Tensor]) -> None:
         import pyarrow
         from pyarrow import parquet
 
-        table = pyarrow.table({name: values[:, i].numpy() for i, name in enumerate(feature.columns)})
-        with files.replacing(self._file(feature, start)) as temporary:
+        keys = sorted(rows)
+        values = torch.stack([rows[key] for key in keys])
+        table = pyarrow.table({"key": keys, **{name: values[:, i].numpy() for i, name in enumerate(feature.columns)}})
+        with files.replacing(self._file(feature, part)) as temporary:
             parquet.write_table(table, temporary)
 
-    def drop_changed(self, features: Sequence[Feature], first: Float[Tensor, "n m"]) -> None:
-        """Forget every feature whose first rows no longer measure what the cache holds."""
-        for feature, now in zip(features, first.split([len(f.columns) for f in features], dim=1), strict=True):
-            then = self.read(feature, 0, len(now))
-            if then is not None and not torch.allclose(then, now, rtol=1e-3, atol=1e-4 * float(then.abs().max() + 1e-6)):
-                log.info("%s has changed since it was cached in %s: measured anew", feature.name, self.folder)
-                shutil.rmtree(self._file(feature, 0).parent)
+    def drop_changed(self, features: Sequence[Feature], keys: Sequence[Key], now: Float[Tensor, "n m"]) -> None:
+        """Forget every feature that no longer measures what the cache holds on these rows."""
+        for feature, values in zip(features, now.split([len(f.columns) for f in features], dim=1), strict=True):
+            kept = {part: self.read(feature, part) for part in {key // PART for key in keys}}
+            for key, value in zip(keys, values, strict=True):
+                then = kept[key // PART].get(key)
+                if then is not None and not torch.allclose(then, value, rtol=1e-3, atol=1e-4 * float(then.abs().max() + 1e-6)):
+                    log.info("%s has changed since it was cached in %s: measured anew", feature.name, self.folder)
+                    shutil.rmtree(self._file(feature, 0).parent)
+                    break
 
-    def _file(self, feature: Feature, start: int) -> Path:
+    def _file(self, feature: Feature, part: int) -> Path:
         key = _short("\n".join((feature.name, *feature.columns)).encode())
         plain = "".join(c if c.isalnum() or c in "-_" else "-" for c in feature.name)[:40]
-        return self.folder / f"{plain}-{key}" / f"rows-{start:06d}.parquet"
+        return self.folder / f"{plain}-{key}" / f"rows-{part * PART:06d}.parquet"
 
 
 def in_batches(latents: Latents, size: int) -> Iterator[Latents]:

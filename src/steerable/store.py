@@ -75,7 +75,7 @@ def control_of(content: bytes, *, what: str, generator: Generator | None = None)
                 Knob(**{**knob, "percentiles": tuple((float(p), float(v)) for p, v in knob["percentiles"])})
                 for knob in description["knobs"]
             ),
-            space=LatentSpace(space["name"], tuple(space["shape"]), space["fingerprint"], space["generator"]),
+            space=_space(space),
             vectors=tensors["vectors"],
             normals=tensors.get("normals"),
             fit=description["fit"],
@@ -88,6 +88,11 @@ def control_of(content: bytes, *, what: str, generator: Generator | None = None)
         name = next(iter(generator.spaces.values())).generator or "generator"
         checks.same_generator(control.space, generator.fingerprint, name, what)
     return control
+
+
+def _space(stored: Mapping[str, Any]) -> LatentSpace:
+    spans = {what: tuple((str(n), int(a), int(b)) for n, a, b in stored.get(what, ())) for what in ("spheres", "layers", "parts")}
+    return LatentSpace(stored["name"], tuple(stored["shape"]), stored["fingerprint"], stored["generator"], **spans)
 
 
 def save_feature(feature: NetworkFeature, path: str | os.PathLike[str]) -> Path:

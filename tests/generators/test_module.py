@@ -146,7 +146,7 @@ def test_a_class_that_does_not_exist_is_refused(labelled, given):
 
 @pytest.mark.parametrize("given", [[0], torch.tensor([0.0, 1.0]), torch.zeros(2, 1, dtype=torch.int64)])
 def test_labels_of_another_shape_or_type_are_refused(labelled, given):
-    with pytest.raises(ValueError, match=r"labels are 2 class indices, got torch\.\w+ \("):
+    with pytest.raises(ValueError, match=r"labels are 2 class indices, or weights .* got torch\.\w+ \("):
         labelled.sample(2, seed=0, labels=given)
 
 

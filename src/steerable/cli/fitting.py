@@ -45,7 +45,7 @@ def axes(
     if len(control.knobs) > 1:
         names = [knob.name for knob in control.knobs]
         held = f"holding {hold}" if hold else "nothing held"
-        correlation, cosine = entanglement(control, made.sample(n, seed=seed, psi=psi))
+        correlation, cosine = entanglement(control, made.sample(n, seed=seed, space=control.space.name, psi=psi))
         for what, (before, after) in (("correlation", correlation), ("cosine", cosine)):
             figure = render.matrices(
                 before, after, names, titles=("before", held), title=f"{what} of the axes (n {n}, seed {seed})", unit=what

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerable import checks
-from steerable.protocols import Amounts, Control, Knob, Latents, LatentSpace
+from steerable.protocols import Amounts, Control, Generator, Knob, Latents, LatentSpace
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,11 @@ class Directions:
         checks.lives_in(latents, self.space, "this control")
         checks.amounts(amounts, len(latents), self.knobs)
         vectors = self.vectors.to(latents.values)
-        return latents.at(latents.values + torch.einsum("nk,k...->n...", amounts.to(vectors), vectors))
+        moved = latents.values + torch.einsum("nk,k...->n...", amounts.to(vectors), vectors)
+        if not self.space.spheres:
+            return latents.at(moved)
+        still = (amounts == 0).all(1).view(-1, *[1] * (moved.ndim - 1)).to(moved.device)
+        return latents.at(torch.where(still, latents.values, self.space.normalised(moved)))
 
     def __getitem__(self, names: str | Sequence[str]) -> Directions:
         """The directions of one knob, or of several in the order asked."""
@@ -113,10 +117,71 @@ class Directions:
         fit = {**self.fit, "held": list(names), "whitened": covariance is not None}
         return replace(self, vectors=vectors.view_as(self.vectors), normals=normals.view_as(self.vectors), fit=fit)
 
+    def lifted(self, generator: Generator, name: str) -> Directions:
+        """The same moves in a later space that is a linear function of this one: w -> w+ -> s.
+
+        Raises:
+            ValueError: the way there bends (z -> w), so a straight line here is none there.
+        """
+        checks.same_generator(self.space, generator.fingerprint, self.space.generator, "this control")
+        start, far = (generator.sample(1, seed=seed, space=self.space.name) for seed in (0, 1))
+
+        def there(values: Tensor) -> Tensor:
+            return generator.to_space(start.at(values), name).values
+
+        def carried(point: Tensor) -> Tensor:
+            rows = [torch.func.jvp(there, (point,), (vector[None],))[1][0] for vector in self.vectors.to(point)]
+            return torch.stack(rows)
+
+        vectors, elsewhere = carried(start.values), carried(far.values)
+        if not torch.allclose(vectors, elsewhere, rtol=1e-4, atol=1e-5 * float(vectors.abs().max())):
+            raise ValueError(f"the way from {self.space.name} to {name} bends: fit this control in {name} instead, space={name!r}.")
+        fit = {**self.fit, "lifted from": self.space.name}
+        return replace(self, space=generator.spaces[name], vectors=vectors, normals=None, fit=fit)
+
+    def in_layers(self, layers: str | Sequence[int | str]) -> Directions:
+        """The same moves in some layers only; the others keep their part of the latent.
+
+        Args:
+            layers: "4-7,10", their numbers, or their names; see ``space.layers``. A control of w is lifted to w+ first:
+                ``axes.lifted(generator, "w+").in_layers("4-7")``.
+
+        Raises:
+            ValueError: a space whose latents drive all layers at once, or layers that do not exist.
+        """
+        spans = self.space.layers
+        if not spans:
+            raise ValueError(f'{self.space} drives all layers at once: lift the control first, .lifted(generator, "w+").')
+        keep = torch.zeros(self.space.shape[0], dtype=torch.bool, device=self.vectors.device)
+        for row in layer_numbers(layers, [name for name, _, _ in spans]):
+            _, start, end = spans[row]
+            keep[start:end] = True
+        mask = keep.view(-1, *[1] * (len(self.space.shape) - 1)).to(self.vectors.dtype)
+        fit = {**self.fit, "layers": layers if isinstance(layers, str) else list(layers)}
+        return replace(self, vectors=self.vectors * mask, normals=None if self.normals is None else self.normals * mask, fit=fit)
+
     @property
     def gradients(self) -> Float[Tensor, "k d"]:
         """Each attribute's gradient, flattened: the normals, or the directions where there are none."""
         return (self.vectors if self.normals is None else self.normals).flatten(1)
+
+
+def layer_numbers(layers: str | Sequence[int | str], names: Sequence[str]) -> list[int]:
+    """Numbers of layers given as "4-7,10", as numbers or by name."""
+    asked: list[int | str] = []
+    for one in layers.split(",") if isinstance(layers, str) else layers:
+        low, dash, high = one.strip().partition("-") if isinstance(one, str) else ("", "", "")
+        if dash and low.isdigit() and high.isdigit():
+            if int(low) > int(high):
+                raise ValueError(f"layers count upwards, got {one}.")
+            asked += range(int(low), int(high) + 1)
+        else:
+            asked.append(int(one) if isinstance(one, str) and one.strip().isdigit() else one)
+    numbers = [names.index(checks.known(one.strip(), names, "layer")) if isinstance(one, str) else one for one in asked]
+    wrong = [number for number in numbers if not 0 <= number < len(names)]
+    if wrong or not numbers:
+        raise ValueError(f"layers are 0 to {len(names) - 1} ({names[0]} to {names[-1]}), got {wrong[0] if wrong else 'none'}.")
+    return numbers
 
 
 def join(parts: Sequence[Directions]) -> Directions:

@@ -29,7 +29,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from steerable import checks, progress, sensitivity
-from steerable.protocols import Amounts, Feature, Generator, Knob, Latents, LatentSpace
+from steerable.protocols import Amounts, Feature, Generator, Knob, Latents, LatentSpace, home
 
 LADDER = (0.1, 0.3, 1.0, 5.0, 20.0)  # dampings that every later step is tried with
 CORRECTIONS = 4  # of each trial, with the Jacobian of where it began
@@ -111,7 +111,7 @@ class Trajectory:
         object.__setattr__(self, "generator", generator)
         object.__setattr__(self, "deviations", _deviations(generator, (*self.move, *self.hold)))
         object.__setattr__(self, "knobs", (Knob(name, unit, -self.unit, self.unit),))
-        object.__setattr__(self, "space", next(iter(generator.spaces.values())))
+        object.__setattr__(self, "space", generator.spaces[home(generator)])
 
     @property
     def unit(self) -> float:
@@ -319,7 +319,7 @@ def first_direction(move: Float[Tensor, "n d d"], factor: Float[Tensor, "n d d"]
 def _deviations(generator: Generator, features: Sequence[Feature]) -> tuple[float, ...]:
     """Root-mean-square over a feature's columns of their standard deviations over 32 latents; 1 for a feature that never varies."""
     with torch.no_grad():
-        images = generator(generator.sample(32, seed=0))
+        images = generator(generator.sample(32, seed=0, space=home(generator)))
         spreads = [float(feature(images).std(0).square().mean().sqrt()) for feature in features]
     return tuple(spread if spread > 1e-9 else 1.0 for spread in spreads)
 

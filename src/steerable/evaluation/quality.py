@@ -64,7 +64,7 @@ def path_quality(
     batch: int = 32,
 ) -> PathQuality:
     """Kernel distance at each amount, to other latents than those that are steered."""
-    latents = generator.sample(2 * n, seed=seed)
+    latents = generator.sample(2 * n, seed=seed, space=control.space.name)
     reference, moved = latents[:n], latents[n:]
     plain = pooled(generator, network, reference, batch=batch)
     floor = kernel_distance(plain, pooled(generator, network, moved, batch=batch))

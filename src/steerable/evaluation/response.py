@@ -82,7 +82,7 @@ def response(
     for name in (*(knobs or ()), *(amounts or ())):
         checks.known(name, [knob.name for knob in control.knobs], "knob")
     columns, units = columns_of(features)
-    latents = generator.sample(n, seed=seed, psi=psi, labels=labels) if latents is None else latents
+    latents = generator.sample(n, seed=seed, space=control.space.name, psi=psi, labels=labels) if latents is None else latents
     start = observe(generator, features, latents, batch=batch)
     asked = [list((amounts or {}).get(knob.name) or default_amounts(knob)) for knob in chosen]
     if len({len(row) for row in asked}) > 1:

@@ -51,7 +51,7 @@ def fit_axes(
     seed: int = 0,
     hold: Sequence[str] | Mapping[str, Sequence[str]] = (),
     whiten: bool = False,
-    space: str = "z",
+    space: str | None = None,
     psi: float = 1.0,
     calibration: int = 96,
     batch: int = 32,
@@ -64,7 +64,7 @@ def fit_axes(
         n, seed: of the population that is measured once and fitted on: rows 0 to n - 1 of the seed.
         hold: attributes that every other axis must leave alone, or for each axis its own: ``{"smile": ["yaw", "mouth-open"]}``.
         whiten: hold under the latents' covariance, so that corrections go where latents vary.
-        space: where the axes live; latents are sampled in z and mapped there.
+        space: where the axes live; by default w where the generator has one, its first space otherwise.
         calibration: further rows of the seed, which no model has seen, for units and ranges.
         cache: a folder that keeps what was measured; see ``sampling.measure``.
 
@@ -83,8 +83,7 @@ def fit_axes(
     for name in [*(columns or ()), *_held_names(hold)]:
         checks.known(name, names, "attribute")
     wanted = [c for c in names if columns is None or c in columns or c in _held_names(hold)]
-    everything = measure(generator, features, n=n + calibration, seed=seed, psi=psi, batch=batch, cache=cache)
-    everything = replace(everything, latents=generator.to_space(everything.latents, space))
+    everything = measure(generator, features, n=n + calibration, seed=seed, space=space, psi=psi, batch=batch, cache=cache)
     table, unseen = everything.rows(slice(0, n)), everything.rows(slice(n, None))
 
     axes = regress(table, wanted)

@@ -65,7 +65,7 @@ def calibrate(
     Raises:
         ValueError: a knob that nothing measures.
     """
-    latents = generator.sample(n, seed=seed) if latents is None else latents
+    latents = generator.sample(n, seed=seed, space=directions.space.name) if latents is None else latents
     before = _images_of(generator)
     changes: dict[str, Change] = {}
     populations: dict[str, Tensor] = {}

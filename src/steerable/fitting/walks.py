@@ -23,7 +23,7 @@ from steerable.edits import edit as named_edits
 from steerable.edits import narrowed
 from steerable.fitting.calibrate import calibrate
 from steerable.progress import track
-from steerable.protocols import Amounts, Edit, Generator, Images, Knob, Latents, Mask
+from steerable.protocols import Amounts, Edit, Generator, Images, Knob, Latents, Mask, home
 
 FRACTIONS = (-1.0, -0.5, -0.25, 0.25, 0.5, 1.0)  # of the range's ends, where the held-out loss is measured
 
@@ -36,7 +36,7 @@ def fit_directions(
     n: int = 1024,
     batch: int = 16,
     lr: float = 0.1,
-    space: str = "z",
+    space: str | None = None,
     amounts: tuple[float, float] | None = None,
     held_out: int = 32,
     calibration: int = 32,
@@ -50,7 +50,7 @@ def fit_directions(
             held-out loss by up to .06 (zoom, shift-x); the paper takes 20,000.
         batch: latents a step.
         lr: Adam's, for the move at the far end of the range, in latent units; it decays to zero on a cosine.
-        space: where the directions live; latents are sampled in z and mapped there.
+        space: where the directions live; by default w where the generator has one, its first space otherwise.
         amounts: train on these instead of the knobs' own ranges, which the fitted knobs then have.
         held_out: further latents, on which the relative loss is measured.
         calibration: still further ones, for the unit and the usable range: the amount is read back from the images
@@ -66,7 +66,7 @@ def fit_directions(
     edits = _as_edits(edits)
     _check_numbers(n=n, batch=batch, lr=lr, held_out=held_out)
     knobs = tuple(_ranged(edit, amounts) for edit in edits)
-    everything = generator.to_space(generator.sample(n + held_out + calibration, seed=seed), space)
+    everything = generator.sample(n + held_out + calibration, seed=seed, space=space or home(generator))
     latents, unseen, last = everything[:n], everything[n : n + held_out], everything[n + held_out :]
     like = latents.values
     low, high = (like.new_tensor([getattr(knob, end) for knob in knobs]) for end in ("low", "high"))
@@ -103,7 +103,7 @@ def fit_directions(
         "n": n,
         "batch": batch,
         "lr": lr,
-        "space": space,
+        "space": everything.space.name,
         "range": [[knob.low, knob.high] for knob in knobs],
         "training_loss": sum(tail) / len(tail),
         "held_out_n": held_out,

@@ -191,7 +191,8 @@ class ModuleGenerator:
             return checks.finite(labels, "labels").to(device)
         if labels.shape != (n,) or labels.is_floating_point():
             raise ValueError(
-                f"labels are {n} class indices, or weights ({n}, {self.classes}) that mix classes; got {labels.dtype} {tuple(labels.shape)}."
+                f"labels are {n} class indices, or weights ({n}, {self.classes}) that mix classes; "
+                f"got {labels.dtype} {tuple(labels.shape)}."
             )
         if int(labels.min()) < 0 or int(labels.max()) >= self.classes:
             raise ValueError(f"{self.name} has the classes 0 to {self.classes - 1}, got {sorted({int(i) for i in labels})}.")
@@ -322,7 +323,7 @@ def _run(module: nn.Module, z: Tensor, labels: Tensor | None, classes: int | Non
     if form == "one-hot":
         return module(z, class_weights(labels, classes, z))
     if labels.is_floating_point():
-        raise ValueError(f"this network takes class indices, got weights {tuple(labels.shape)}: mixed classes need labels=\"one-hot\".")
+        raise ValueError(f'this network takes class indices, got weights {tuple(labels.shape)}: mixed classes need labels="one-hot".')
     return module(z, labels)
 
 
