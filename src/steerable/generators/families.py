@@ -13,12 +13,17 @@ from typing import Any
 import torch
 
 from steerable import checks
-from steerable.generators import dcgan
+from steerable.generators import biggan, biggan_layouts, dcgan, progan, stylegan2, stylegan2_layouts
 from steerable.generators.layouts import Arguments, Layout, Tensors, listed
 from steerable.generators.module import ModuleGenerator, generator_of
 
-FAMILIES: Mapping[str, Callable[..., Any]] = {"dcgan": dcgan.DCGAN}
-LAYOUTS: tuple[Layout, ...] = dcgan.LAYOUTS
+FAMILIES: Mapping[str, Callable[..., Any]] = {
+    "biggan": biggan.BigGAN,
+    "progan": progan.ProGAN,
+    "stylegan2": stylegan2.StyleGAN2,
+    "dcgan": dcgan.DCGAN,
+}
+LAYOUTS: tuple[Layout, ...] = (*biggan_layouts.LAYOUTS, *progan.LAYOUTS, *stylegan2_layouts.LAYOUTS, *dcgan.LAYOUTS)
 DISCRIMINATORS = (  # keys of the published discriminators
     r"(D\.)?(b\d+\.)?fromrgb\.weight",
     r"(b\d+\.)?fromrgb\.weight",
@@ -82,7 +87,9 @@ def build(family: str, config: Mapping[str, Any], tensors: Tensors, *, name: str
     missing = [key for key in expected if key not in tensors]
     extra = [key for key in tensors if key not in expected]
     if missing or extra:
-        raise ValueError("; ".join(f"keys {what}: {listed(keys)}" for what, keys in (("missing", missing), ("left over", extra)) if keys) + ".")
+        raise ValueError(
+            "; ".join(f"keys {what}: {listed(keys)}" for what, keys in (("missing", missing), ("left over", extra)) if keys) + "."
+        )
     wrong = [key for key in expected if tensors[key].shape != expected[key].shape]
     if wrong:
         key = wrong[0]
@@ -98,4 +105,3 @@ def without_prefix(tensors: Tensors) -> dict[str, Tensor]:
         if tensors and all(key.startswith(prefix) for key in tensors):
             return without_prefix({key.removeprefix(prefix): tensor for key, tensor in tensors.items()})
     return dict(tensors)
-

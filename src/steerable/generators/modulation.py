@@ -1,0 +1,147 @@
+"""The parts of StyleGAN 2: the mapping MLP, the modulated convolution, the colours of a resolution, the doubling of an image.
+
+``stylegan2`` joins them to a network. A modulated convolution is written in two ways that give the same numbers: the
+style scales the kernel (as published) or, the same by linearity, the activations before and after an ordinary
+convolution. Whichever of the two is smaller is scaled.
+
+Source: Karras, Laine, Aittala, Hellsten, Lehtinen & Aila, "Analyzing and improving the image quality of StyleGAN",
+CVPR 2020, section 2.2 (eq. 1 to 3) and appendix B; Karras et al., "Training generative adversarial networks with limited data", NeurIPS
+2020, for the clamp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import sqrt
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+EPSILON = 1e-8
+SLOPE, GAIN = 0.2, sqrt(2)  # of the leaky ReLU, which is followed by a gain that keeps the variance
+TAPS = (1.0, 3.0, 3.0, 1.0)  # the low-pass filter of all resampling, along each axis
+
+
+def unit(x: Tensor) -> Tensor:
+    """Each row at root mean square 1."""
+    return x * torch.rsqrt(x.square().mean(1, keepdim=True) + EPSILON)
+
+
+def doubled(image: Tensor) -> Tensor:
+    """An image at twice the size: zeros between the pixels, then the filter. One transposed convolution does both."""
+    channels = image.shape[1]
+    taps = torch.tensor(TAPS, dtype=image.dtype, device=image.device) / 4
+    return F.conv_transpose2d(image, torch.outer(taps, taps).expand(channels, 1, 4, 4), stride=2, padding=1, groups=channels)
+
+
+class Linear(nn.Module):
+    """``x W^T gain + b rate``: the weight is stored at unit variance, divided by the learning-rate multiplier ``rate``."""
+
+    def __init__(self, wide: int, narrow: int, *, rate: float = 1.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(narrow, wide) / rate)
+        self.bias = nn.Parameter(torch.zeros(narrow))
+        self.rate, self.gain = rate, rate / sqrt(wide)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x * self.gain, self.weight, self.bias * self.rate)
+
+
+class Mapping(nn.ModuleList):
+    """z -> w: linear layers, each with a leaky ReLU. ``widths`` from the input to w."""
+
+    def __init__(self, widths: Sequence[int], *, rate: float) -> None:
+        super().__init__(Linear(wide, narrow, rate=rate) for wide, narrow in pairwise(widths))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self:
+            x = F.leaky_relu(layer(x), SLOPE) * GAIN
+        return x
+
+
+class Convolution(nn.Module):
+    """A modulated, demodulated convolution with noise, bias and leaky ReLU, at the same or at twice the size.
+
+    Demodulation divides output channel o by ``sqrt(sum_i s_i^2 sum_k w_oik^2 + epsilon)`` (eq. 3), so the sums over k
+    are worked out once. The leaky ReLU's gain is positive, so it is moved in front of it, into the demodulation, the
+    noise and the bias.
+
+    Args:
+        wide, narrow: channels in and out.
+        size: of the output's side.
+        w_dim: width of w.
+        doubles: whether the output is twice as large as the input.
+        clamp: largest magnitude of an output.
+        scaled: whether epsilon is added to the sums of kernels at variance 1 / (9 wide), as in the first code, and not
+            of kernels at variance 1, as in ADA's.
+    """
+
+    def __init__(self, wide: int, narrow: int, size: int, w_dim: int, *, doubles: bool, clamp: float | None, scaled: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(narrow, wide, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(narrow))
+        self.affine = Linear(w_dim, wide)
+        nn.init.ones_(self.affine.bias)
+        self.register_buffer("noise", torch.randn(size, size))
+        self.strength = nn.Parameter(torch.zeros(()))
+        self.doubles, self.clamp = doubles, clamp
+        self.epsilon = EPSILON * 9 * wide if scaled else EPSILON
+        inputs = (size // 2) ** 2 if doubles else size**2
+        self.thin = self.weight.numel() < wide * inputs + narrow * size**2  # the kernel is smaller than the activations
+        self.energy: Tensor | None
+        self.register_buffer("energy", None, persistent=False)
+
+    def prepare(self) -> None:
+        """The sums of squares over each kernel; kernels in the order of memory that convolutions run in."""
+        self.energy = self.weight.detach().square().sum((2, 3))
+        self.weight.data = self.weight.data.contiguous(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor, style: Tensor, noise: Tensor | None) -> Tensor:
+        """(n, wide, ...) activations, (n, wide) styles, (1 or n, 1, size, size) noise -> (n, narrow, size, size)."""
+        energy = self.weight.square().sum((2, 3)) if self.energy is None else self.energy
+        demodulation = GAIN * torch.rsqrt(style.square() @ energy.T + self.epsilon)  # (n, narrow)
+        bias = GAIN * self.bias
+        if self.thin and len(x) == 1:
+            kernel = self.weight * style[0, :, None, None] * demodulation[0, :, None, None, None]
+            x = self._convolved(x, kernel.to(x.dtype), bias.to(x.dtype))
+        else:
+            x = self._convolved(x * style[:, :, None, None].to(x.dtype), self.weight.to(x.dtype), None)
+            x = torch.addcmul(bias.to(x.dtype)[:, None, None], x, demodulation[:, :, None, None].to(x.dtype))
+        if noise is not None:
+            x = x + (GAIN * self.strength * noise).to(x.dtype)
+        return _activated(x, self.clamp)
+
+    def _convolved(self, x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+        if not self.doubles:
+            return F.conv2d(x, kernel, bias, padding=1)
+        x = F.conv_transpose2d(x, kernel.transpose(0, 1), stride=2)
+        taps = torch.tensor(TAPS, dtype=x.dtype, device=x.device) / 4
+        return F.conv2d(x, torch.outer(taps, taps).expand(len(kernel), 1, 4, 4), bias, padding=1, groups=len(kernel))
+
+
+class Colours(nn.Module):
+    """The share of the image that one resolution draws: modulated 1 x 1 kernels, not demodulated."""
+
+    def __init__(self, wide: int, channels: int, w_dim: int, *, clamp: float | None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(channels, wide, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.affine = Linear(w_dim, wide)
+        nn.init.ones_(self.affine.bias)
+        self.gain, self.clamp = 1 / sqrt(wide), clamp
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        kernels = (self.gain * style)[:, :, None] * self.weight[:, :, 0, 0].T  # (n, wide, channels)
+        image = (x.permute(0, 2, 3, 1).flatten(1, 2).to(kernels.dtype) @ kernels).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+        image = image + self.bias[:, None, None]
+        return image if self.clamp is None else image.clamp(-self.clamp, self.clamp)
+
+
+def _activated(x: Tensor, clamp: float | None) -> Tensor:
+    if torch.is_grad_enabled():
+        x = F.leaky_relu(x, SLOPE)
+        return x if clamp is None else x.clamp(-clamp, clamp)
+    x = F.leaky_relu_(x, SLOPE)  # x was made in this layer
+    return x if clamp is None else x.clamp_(-clamp, clamp)
