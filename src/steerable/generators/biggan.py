@@ -122,7 +122,7 @@ class BigGAN(nn.Module):
         head, *slices = z.split(self.sizes[0], dim=1)
         return torch.cat([head, *(part for own in slices for part in (told, own))], dim=1)
 
-    def synthesis(self, s: Tensor, labels: Tensor | None = None, truncation: float = 1.0, published_interpolation: bool = False) -> Tensor:
+    def synthesis(self, s: Tensor, labels: Tensor | None = None, truncation: Any = 1.0, published_interpolation: bool = False) -> Tensor:
         head, *told = s.split(self.sizes, dim=1)
         row = mixing(truncation, len(self.norm.means), published=published_interpolation)
         x = self.linear(head).unflatten(1, (-1, self.first, self.first))
@@ -141,7 +141,7 @@ class BigGAN(nn.Module):
 Row = tuple[int, float]  # the row below, and the weight of the row above it
 
 
-def mixing(truncation: float, rows: int, *, published: bool) -> Row:
+def mixing(truncation: Any, rows: int, *, published: bool) -> Row:
     """Which rows of the tables of statistics a truncation lies between.
 
     Row i belongs to the truncation i / (rows - 1). The published code gives the row below the weight that belongs to

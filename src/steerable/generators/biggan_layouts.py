@@ -37,29 +37,32 @@ def read_hugging_face(state: Tensors, arguments: Arguments) -> tuple[Config, dic
     width = _sized(plain, "generator.conv_to_rgb.weight", 4, HF).shape[1]
     rows = len(_sized(plain, "generator.bn.running_means", 2, HF))
     places = _numbered(plain, r"generator\.layers\.(\d+)\.", HF)
-    attention = [i for i in places if f"generator.layers.{i}.gamma" in plain]
+    attention = _numbers(plain, r"generator\.layers\.(\d+)\.(gamma|snconv1x1)")
     layers = [i for i in places if i not in attention]
     before = [sum(layer < place for layer in layers) for place in attention]
     latent = head.shape[1] - embedding
     if latent < 1 or not layers:
-        raise ValueError(f"gen_z takes {head.shape[1]} numbers, {embedding} are the class embedding's, for {len(layers)} blocks: no BigGAN.")
+        raise ValueError(
+            f"gen_z takes {head.shape[1]} numbers, {embedding} are the class embedding's, for {len(layers)} blocks: no BigGAN."
+        )
     stated = arguments.get("layers", [[i % 2 == 1, None, None] for i in range(len(layers))])
+    if not isinstance(stated, list | tuple) or not all(isinstance(layer, list | tuple) and len(layer) == 3 for layer in stated):
+        raise ValueError(f"layers in config.json are [[up-sampling, in, out], ...] in channel widths, got {str(stated)[:60]}.")
     if len(stated) != len(layers):
         raise ValueError(f"config.json lists {len(stated)} layers, the tensors have {len(layers)}.")
     blocks = []
     for i, (up, wide, narrow) in zip(layers, stated, strict=True):
         into, out = (_sized(plain, f"generator.layers.{i}.conv_{j}.weight", 4, HF) for j in (0, 3))
         blocks.append([bool(up), into.shape[1], into.shape[0], out.shape[0]])
-        if wide is not None and [width * wide, width * narrow] != [into.shape[1], out.shape[0]]:
-            raise ValueError(
-                f"config.json says {width * wide} to {width * narrow} channels in layer {i}, the tensors {into.shape[1]} to {out.shape[0]}."
-            )
+        seen = [into.shape[1] / width, out.shape[0] / width]
+        if wide is not None and [wide, narrow] != seen:
+            raise ValueError(f"config.json says {wide} to {narrow} channel widths in layer {i}, the tensors {seen[0]:g} to {seen[1]:g}.")
     first = _side(head, blocks[0][1])
     side = first * 2 ** sum(block[0] for block in blocks)
     position = {"attention_layer_position": before[0]} if before else {}
     told = {"z_dim": latent, "num_classes": classes, "channel_width": width, "n_stats": rows, "output_dim": side, **position}
     _agree(arguments, told, "config.json")
-    eps = float(arguments.get("eps", 1e-4))
+    eps = _number(arguments, "eps", 1e-4)
     config = {
         "latent": latent,
         "classes": classes,
@@ -73,7 +76,7 @@ def read_hugging_face(state: Tensors, arguments: Arguments) -> tuple[Config, dic
         "rows": rows,
         "eps": eps,
         "last_eps": eps,
-        "truncation": float(arguments.get("truncation", 1.0)),
+        "truncation": _number(arguments, "truncation", 1.0),
     }
     plain["embeddings.weight"] = plain["embeddings.weight"].T
     class_first = [*range(latent, latent + embedding), *range(latent)]
@@ -81,6 +84,8 @@ def read_hugging_face(state: Tensors, arguments: Arguments) -> tuple[Config, dic
         plain[key] = _columns(plain, key, class_first)
     for key in ("weight", "bias"):
         rows_of = need(plain, f"generator.gen_z.{key}", layout=HF)  # (row, column, channel)
+        if rows_of.shape[:1] != head.shape[:1]:
+            raise ValueError(f"generator.gen_z.{key} is {tuple(rows_of.shape)}, expected {len(head)} rows as in its weight.")
         plain[f"generator.gen_z.{key}"] = rows_of.unflatten(0, (first, first, -1)).movedim(2, 0).flatten(0, 2)
         plain[f"generator.conv_to_rgb.{key}"] = need(plain, f"generator.conv_to_rgb.{key}", layout=HF)[:3]  # no one sees the others
     table: list[tuple[str, str | None]] = [
@@ -120,7 +125,7 @@ def read_ajbrock(state: Tensors, arguments: Arguments) -> tuple[Config, dict[str
     activation = arguments.get("G_nl", "relu")
     if activation not in ("relu", "inplace_relu"):
         raise ValueError(f'G_nl is "{activation}": BigGANs are read with ReLU only.')
-    sn_eps = float(arguments.get("SN_eps", 1e-6))
+    sn_eps = _number(arguments, "SN_eps", 1e-6)
     plain = _divided(state, "weight", r"(?:u|sv)\d+", lambda matrix, vectors: _by_one_step(matrix, vectors, sn_eps), layout=AJBROCK)
     head = _sized(plain, "linear.weight", 2, AJBROCK)
     indices = _numbered(plain, r"blocks\.(\d+)\.0\.", AJBROCK)
@@ -129,7 +134,7 @@ def read_ajbrock(state: Tensors, arguments: Arguments) -> tuple[Config, dict[str
     for i in indices:
         into, out = (_sized(plain, f"blocks.{i}.0.conv{j}.weight", 4, AJBROCK) for j in (1, 4 if deep else 2))
         widths.append((into.shape[1], into.shape[0], out.shape[0]))
-    attention = [i for i in indices if f"blocks.{i}.1.gamma" in plain]
+    attention = _numbers(plain, r"blocks\.(\d+)\.1\.")
     if "shared.weight" not in plain:  # a table (classes, channels) in every norm
         for key in [key for key in plain if re.fullmatch(r"blocks\.\d+\.0\.bn\d\.(gain|bias)\.weight", key)]:
             plain[key] = _sized(plain, key, 2, AJBROCK).T
@@ -148,7 +153,7 @@ def read_ajbrock(state: Tensors, arguments: Arguments) -> tuple[Config, dict[str
     depth = _depth(widths, attention, first, arguments) if deep else 1
     ups = [i % depth == depth - 1 for i in indices]
     slots = len(indices) + 1
-    stated_z = arguments.get("dim_z", latent)
+    stated_z = _number(arguments, "dim_z", latent)
     dim_z = stated_z if condition == "split" and stated_z // slots * slots == latent else latent  # rounded down to equal slices
     seen = {"n_classes": classes, "resolution": first * 2 ** sum(ups), "bottom_width": first, "dim_z": dim_z, "hier": condition != "class"}
     _agree(arguments, seen if condition == "class" else {**seen, "shared_dim": embedding}, "the arguments")
@@ -163,7 +168,7 @@ def read_ajbrock(state: Tensors, arguments: Arguments) -> tuple[Config, dict[str
         "first": first,
         "channels": len(_sized(plain, "output_layer.2.weight", 4, AJBROCK)),
         "rows": 1,
-        "eps": float(arguments.get("BN_eps", 1e-5)),
+        "eps": _number(arguments, "BN_eps", 1e-5),
         "last_eps": 1e-5,  # whatever BN_eps is
         "truncation": 1.0,
     }
@@ -203,7 +208,7 @@ def _depth(widths: Sequence[tuple[int, int, int]], attention: Sequence[int], fir
     if not fits or stated not in (None, *fits):
         said = ", ".join(f"{key} {arguments[key]}" for key in ("G_depth", "resolution") if key in arguments)
         raise ValueError(f"the arguments say {said}, which the {blocks} blocks of the tensors cannot be.")
-    return stated or (2 if 2 in fits else fits[0])  # 2 is what was published
+    return stated or (2 if 2 in fits else fits[-1] if ends else 1)  # 2 is what was published
 
 
 # ------------------------------------------------------------------ both
@@ -234,11 +239,12 @@ def _divided(
 
 
 def _by_stored_vectors(matrix: Tensor, vectors: Mapping[str, Tensor]) -> Tensor:
-    return vectors["weight_u"] @ (matrix @ vectors["weight_v"])
+    u, v = vectors["weight_u"].reshape(matrix.shape[0]), vectors["weight_v"].reshape(matrix.shape[1])
+    return u @ (matrix @ v)
 
 
 def _by_one_step(matrix: Tensor, vectors: Mapping[str, Tensor], eps: float) -> Tensor:
-    v = F.normalize(vectors["u0"] @ matrix, eps=eps)  # (1, columns)
+    v = F.normalize(vectors["u0"].reshape(1, matrix.shape[0]) @ matrix, eps=eps)  # (1, columns)
     u = F.normalize(v @ matrix.T, eps=eps)
     return (v @ matrix.T @ u.T).squeeze()
 
@@ -257,8 +263,12 @@ def _columns(tensors: Tensors, key: str, order: list[int]) -> Tensor:
     return tensor[:, order]
 
 
+def _numbers(tensors: Tensors, pattern: str) -> list[int]:
+    return sorted({int(match[1]) for key in tensors if (match := re.match(pattern, key))})
+
+
 def _numbered(tensors: Tensors, pattern: str, layout: str) -> list[int]:
-    found = sorted({int(match[1]) for key in tensors if (match := re.match(pattern, key))})
+    found = _numbers(tensors, pattern)
     if not found or found != list(range(len(found))):
         raise ValueError(f"this {layout} checkpoint has the blocks {found}: they have to be numbered from 0 without gaps.")
     return found
@@ -277,6 +287,13 @@ def _agree(arguments: Arguments, seen: Mapping[str, Any], what: str) -> None:
             raise ValueError(f"{what} says {key} {arguments[key]}, the tensors {value}.")
 
 
+def _number(arguments: Arguments, key: str, default: float) -> float:
+    value = arguments.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{key} has to be a number, got {value!r}.")
+    return value
+
+
 def _attention(theirs: str, ours: str, prefix: str, out: str) -> Table:
     names = {f"{prefix}theta": "query", f"{prefix}phi": "key", f"{prefix}g": "value", out: "out"}
     return [(rf"{theirs}gamma", f"{ours}.amount"), *((rf"{theirs}{a}\.weight", f"{ours}.{b}.weight") for a, b in names.items())]
@@ -286,7 +303,6 @@ def _scalar_amounts(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key: value.reshape(()) if key.endswith(".amount") and value.numel() == 1 else value for key, value in tensors.items()}
 
 
-LAYOUTS = (
-    Layout(HF, "biggan", (r"embeddings\.weight", r"generator\.gen_z\.weight_orig", r"generator\.conv_to_rgb\.weight_orig"), read_hugging_face),
-    Layout(AJBROCK, "biggan", (r"linear\.weight", r"blocks\.0\.0\.conv1\.weight", r"output_layer\.2\.weight"), read_ajbrock),
-)
+HF_SIGNS = (r"embeddings\.weight", r"generator\.gen_z\.weight_orig", r"generator\.conv_to_rgb\.weight_orig")
+AJBROCK_SIGNS = (r"linear\.weight", r"blocks\.0\.0\.conv1\.weight", r"output_layer\.2\.weight")
+LAYOUTS = (Layout(HF, "biggan", HF_SIGNS, read_hugging_face), Layout(AJBROCK, "biggan", AJBROCK_SIGNS, read_ajbrock))

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from steerable import checks
-from steerable.generators import biggan, biggan_layouts, dcgan, progan, stylegan2, stylegan2_layouts
+from steerable.generators import biggan, biggan_layouts, dcgan, progan, stylegan1, stylegan1_layouts, stylegan2, stylegan2_layouts
 from steerable.generators.layouts import Arguments, Layout, Tensors, listed
 from steerable.generators.module import ModuleGenerator, generator_of
 
@@ -21,9 +21,16 @@ FAMILIES: Mapping[str, Callable[..., Any]] = {
     "biggan": biggan.BigGAN,
     "progan": progan.ProGAN,
     "stylegan2": stylegan2.StyleGAN2,
+    "stylegan1": stylegan1.StyleGAN1,
     "dcgan": dcgan.DCGAN,
 }
-LAYOUTS: tuple[Layout, ...] = (*biggan_layouts.LAYOUTS, *progan.LAYOUTS, *stylegan2_layouts.LAYOUTS, *dcgan.LAYOUTS)
+LAYOUTS: tuple[Layout, ...] = (
+    *biggan_layouts.LAYOUTS,
+    *progan.LAYOUTS,
+    *stylegan2_layouts.LAYOUTS,
+    *stylegan1_layouts.LAYOUTS,
+    *dcgan.LAYOUTS,
+)
 DISCRIMINATORS = (  # keys of the published discriminators
     r"(D\.)?(b\d+\.)?fromrgb\.weight",
     r"(b\d+\.)?fromrgb\.weight",
