@@ -13,7 +13,18 @@ from typing import Any
 import torch
 
 from steerable import checks
-from steerable.generators import biggan, biggan_layouts, dcgan, progan, stylegan1, stylegan1_layouts, stylegan2, stylegan2_layouts
+from steerable.generators import (
+    biggan,
+    biggan_layouts,
+    dcgan,
+    progan,
+    stylegan1,
+    stylegan1_layouts,
+    stylegan2,
+    stylegan2_layouts,
+    stylegan3,
+    stylegan3_layouts,
+)
 from steerable.generators.layouts import Arguments, Layout, Tensors, listed
 from steerable.generators.module import ModuleGenerator, generator_of
 
@@ -22,6 +33,7 @@ FAMILIES: Mapping[str, Callable[..., Any]] = {
     "progan": progan.ProGAN,
     "stylegan2": stylegan2.StyleGAN2,
     "stylegan1": stylegan1.StyleGAN1,
+    "stylegan3": stylegan3.StyleGAN3,
     "dcgan": dcgan.DCGAN,
 }
 LAYOUTS: tuple[Layout, ...] = (
@@ -29,6 +41,7 @@ LAYOUTS: tuple[Layout, ...] = (
     *progan.LAYOUTS,
     *stylegan2_layouts.LAYOUTS,
     *stylegan1_layouts.LAYOUTS,
+    *stylegan3_layouts.LAYOUTS,
     *dcgan.LAYOUTS,
 )
 DISCRIMINATORS = (  # keys of the published discriminators

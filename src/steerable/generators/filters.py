@@ -1,0 +1,178 @@
+"""Low-pass filters, and the nonlinearity between two of them that makes StyleGAN 3 free of aliasing.
+
+A pointwise nonlinearity makes frequencies that its grid cannot hold. So a layer goes to a finer grid, applies it there,
+and filters before it comes back: upsample, leaky ReLU, downsample (section 3.2, figure 4b). ``stylegan3`` is the network.
+
+Nothing here inserts zeros, or computes samples to throw them away. A run of samples depends on a short window of the
+input, through the same small matrix everywhere (the filter in polyphase form). So a pass along an axis is that matrix
+times all windows, channels last, and strips of rows stay in the cache from the coarse grid to the fine one and back.
+
+Source: Karras et al., "Alias-free generative adversarial networks", NeurIPS 2021, sections 2 and 3, appendix C.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+RUN = 8  # samples that one window makes along a row
+STRIP_BYTES = 2**24  # of a strip of rows, half-way to the fine grid
+
+
+def lowpass(taps: int, *, cutoff: float, width: float, rate: float, radial: bool = False) -> Tensor:
+    """A windowed sinc of unit sum, (taps,); or a windowed jinc, (taps, taps), whose passband is a disc (appendix C.1).
+
+    Args:
+        cutoff, width, rate: half-amplitude frequency, width of the transition band and sampling rate, in one unit.
+    """
+    beta = _kaiser_beta(2.285 * (taps - 1) * math.pi * width / (rate / 2) + 7.95)
+    places = torch.arange(taps, dtype=torch.float64, device="cpu") - (taps - 1) / 2
+    window = torch.special.i0(beta * (1 - (2 * places / max(taps - 1, 1)).square()).clamp(min=0).sqrt())
+    if radial:
+        distance = torch.hypot(places[:, None], places[None, :]).clamp(min=1e-9) / rate
+        kernel = torch.special.bessel_j1(2 * math.pi * cutoff * distance) / (math.pi * distance) * torch.outer(window, window)
+    else:
+        kernel = torch.sinc(2 * cutoff / rate * places) * window
+    return (kernel / kernel.sum()).float()
+
+
+def _kaiser_beta(attenuation: float) -> float:
+    """Kaiser's formula: the shape of the window for an attenuation in dB."""
+    if attenuation > 50:
+        return 0.1102 * (attenuation - 8.7)
+    return 0.5842 * (attenuation - 21) ** 0.4 + 0.07886 * (attenuation - 21) if attenuation > 21 else 0.0
+
+
+class FilteredNonlinearity(nn.Module):
+    """(n, in_size, in_size, c) -> (n, out_size, out_size, c): upsample, sqrt 2 times leaky ReLU, clamp, downsample.
+
+    Zeros lie around the input, and the output's frame is centred on it. Channels come last.
+
+    Args:
+        in_size, out_size: samples a side.
+        up, down: filters with unit sum, (taps,); ``down`` may be (taps, taps).
+        up_factor, down_factor: to the fine grid and back.
+        clamp: the largest magnitude that leaves the nonlinearity; None has none.
+    """
+
+    widen: Tensor | None
+    heighten: Tensor | None
+    flatten: Tensor | None
+    narrow: Tensor | None
+
+    def __init__(
+        self, in_size: int, out_size: int, up: Tensor, down: Tensor, *, up_factor: int, down_factor: int, clamp: float | None = 256.0
+    ) -> None:
+        super().__init__()
+        self.out_size, self.up_factor, self.down_factor, self.clamp = out_size, up_factor, down_factor, clamp
+        self.register_buffer("up", up)
+        self.register_buffer("down", down)
+        fine = (out_size - 1) * down_factor + len(down)  # samples a side of the fine grid
+        zeros = fine + len(up) - 1 - in_size * up_factor  # around the input there; negative where some of it is cut off
+        before = (zeros + up_factor) // 2
+        self.phase = before % up_factor
+        unit = up_factor // math.gcd(up_factor, down_factor)  # a strip begins where a coarse sample lies
+        self.strip = min(range(unit * -(-4 // unit), 13 + unit, unit), key=self._cost)
+        self.step = self.strip * down_factor // up_factor  # input rows from strip to strip
+        self.strips = -(-out_size // self.strip)
+        self.fine_strip = (self.strip - 1) * down_factor + len(down)
+        run = math.lcm(up_factor * RUN, down_factor * RUN)
+        self.fine_width = -(-(fine + len(up)) // run) * run
+        self.strip_rows = self._reach(self.fine_strip)
+        width, height = self.fine_width // up_factor, (self.strips - 1) * self.step + self.strip_rows + 1
+        start = before // up_factor
+        self.margins = (0, 0, start, width - in_size - start, start, height - in_size - start)
+        for name in ("widen", "heighten", "flatten", "narrow"):
+            self.register_buffer(name, None, persistent=False)
+
+    def _cost(self, strip: int) -> int:
+        """Multiplications along the columns if strips have this height."""
+        fine = (strip - 1) * self.down_factor + len(self.down)
+        return -(-self.out_size // strip) * fine * (self._reach(fine) + strip + 8)
+
+    def _reach(self, fine: int) -> int:
+        """How many input samples the first ``fine`` samples of the fine grid depend on."""
+        return (fine - 1 + len(self.up) - 1 - self.phase) // self.up_factor + 1
+
+    def prepare(self) -> None:
+        """Lay the filters out as matrices; sqrt 2 goes with the filter up, for leaky ReLU keeps positive factors."""
+        self.widen, self.heighten, self.flatten, self.narrow = self._matrices()
+
+    def _matrices(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        up = self.up * self.up_factor
+        widen = self._upwards(up, self.up_factor * RUN)
+        heighten = self._upwards(up * math.sqrt(2), self.fine_strip)
+        if self.down.ndim == 2:
+            return widen, heighten, self.down.flip(0, 1)[None, None], self.down
+        down = self.down.flip(0)
+        rows = F.pad(_banded(down, self.strip, self.down_factor), (0, 0, 0, 1))  # one row of zeros: the last window is whole
+        return widen, heighten, rows, _banded(down, RUN, self.down_factor)
+
+    def _upwards(self, kernel: Tensor, fine: int) -> Tensor:
+        """(fine, reach): fine[j] = sum over i of kernel[j - factor i + taps - 1 - phase] coarse[i]."""
+        taps, reach = len(kernel), self._reach(fine)
+        places = (
+            torch.arange(fine, device=kernel.device)[:, None]
+            - self.up_factor * torch.arange(reach, device=kernel.device)[None, :]
+            + (taps - 1 - self.phase)
+        )
+        return torch.where((places >= 0) & (places < taps), kernel[places.clamp(0, taps - 1)], 0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        widen, heighten, flatten, narrow = (
+            self._matrices() if self.widen is None else (self.widen, self.heighten, self.flatten, self.narrow)
+        )
+        x = F.pad(x, self.margins)
+        return torch.stack([self._image(image, widen, heighten, flatten, narrow) for image in x.unbind(0)])
+
+    def _image(self, x: Tensor, widen: Tensor, heighten: Tensor, flatten: Tensor, narrow: Tensor) -> Tensor:
+        """One image (height, width, c) with its margins."""
+        _, width, channels = x.shape
+        pixels, made = x.flatten(0, 1), []
+        at_once = self._strips_at_once(channels) if x.device.type == "cpu" else self.strips
+        for first in range(0, self.strips, at_once):
+            count = min(at_once, self.strips - first)
+            rows = (count - 1) * self.step + self.strip_rows
+            begin = first * self.step * width
+            wide = _windows(widen, pixels[begin : begin + rows * width + widen.shape[1] - RUN], RUN)
+            wide = wide.view(rows, self.fine_width * channels)
+            for strip in range(count):
+                fine = heighten @ wide[strip * self.step : strip * self.step + self.strip_rows]
+                made.append(self._down(self._nonlinearity(fine), channels, flatten, narrow))
+        return torch.cat(made)[: self.out_size]
+
+    def _nonlinearity(self, x: Tensor) -> Tensor:
+        if self.clamp is None:
+            return F.leaky_relu(x, 0.2)
+        return F.leaky_relu_(x.clamp(-self.clamp / 0.2, self.clamp), 0.2)  # clamps to the same as afterwards, in memory of its own
+
+    def _down(self, fine: Tensor, channels: int, flatten: Tensor, narrow: Tensor) -> Tensor:
+        """(fine rows, fine width * c) -> (strip, out_size, c)."""
+        if narrow.ndim == 2 and flatten.ndim == 4:
+            image = fine.view(1, self.fine_strip, self.fine_width, channels).permute(0, 3, 1, 2)
+            kernel = flatten.expand(channels, 1, -1, -1)
+            return F.conv2d(image, kernel, stride=self.down_factor, groups=channels)[0].permute(1, 2, 0)[:, : self.out_size]
+        flat = (flatten @ fine).view(-1, channels)
+        hop = self.down_factor * RUN
+        windows = self.strip * self.fine_width // hop
+        flat = flat[: (windows - 1) * hop + narrow.shape[1]]
+        return _windows(narrow, flat, hop).view(self.strip, -1, channels)[:, : self.out_size]
+
+    def _strips_at_once(self, channels: int) -> int:
+        rows = STRIP_BYTES // (4 * self.fine_width * channels)
+        return max(1, (rows - self.strip_rows) // self.step + 1)
+
+
+def _banded(kernel: Tensor, rows: int, stride: int) -> Tensor:
+    """(rows, window): the kernel, moved by ``stride`` from row to row."""
+    window = (rows - 1) * stride + len(kernel)
+    return torch.stack([F.pad(kernel, (row * stride, window - len(kernel) - row * stride)) for row in range(rows)])
+
+
+def _windows(matrix: Tensor, x: Tensor, hop: int) -> Tensor:
+    """The matrix (rows, window) times each window of x (samples, c), one every ``hop`` samples: (windows, rows, c)."""
+    windows = x.unfold(0, matrix.shape[1], hop).transpose(1, 2)
+    return torch.bmm(matrix.expand(len(windows), -1, -1), windows)
