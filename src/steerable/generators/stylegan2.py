@@ -43,7 +43,7 @@ class StyleGAN2(nn.Module):
 
     def __init__(
         self,
-        mapping: Sequence[tuple[str, Sequence[int]]],
+        mapping: Sequence[Sequence[Any]],  # (name, widths)
         widths: Sequence[int],
         *,
         channels: int = 3,
@@ -134,7 +134,7 @@ class StyleGAN2(nn.Module):
 
     def broadcast(self, w: Tensor, labels: Tensor | None = None) -> Tensor:
         """w -> w+."""
-        return w[:, None].expand(-1, 2 * len(self.sides), -1)
+        return w[:, None].repeat(1, 2 * len(self.sides), 1)
 
     def styles(self, ws: Tensor, labels: Tensor | None = None) -> Tensor:
         """w+ -> s: the affine function of every layer, side by side."""

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steerable.generators.layouts import Arguments, Layout, Table, Tensors, need, renamed
+from steerable.generators.layouts import Arguments, Layout, Tensors, need, renamed
 from steerable.generators.modulation import TAPS
 
 Read = tuple[dict[str, Any], dict[str, Tensor]]
@@ -81,7 +81,7 @@ def _rosinality(tensors: Tensors, arguments: Arguments) -> Read:
 
 
 def _gan_control(tensors: Tensors, arguments: Arguments) -> Read:
-    """GAN-Control: an MLP for each group of z. Groups stand in the latent by where their slice starts, in whatever order they are listed."""
+    """GAN-Control: an MLP for each group of z. Groups stand in the latent in the order of their slices, however they are listed."""
     names = list(dict.fromkeys(match[1] for key in tensors if (match := re.fullmatch(rf"style\.(.+)\.\d+{LINEAR}", key))))
     arguments = {**arguments, **arguments.get("model_config", {}), **arguments.get("training_config", {})}
     if arguments.get("conv_transpose") is False:
