@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from steerable import files, progress, render, store, zoo
 from steerable.controls.controller import AlongAxis
@@ -23,6 +23,7 @@ from steerable.controls.directions import Directions, amounts
 from steerable.controls.trajectory import Trajectory
 from steerable.features.network import select
 from steerable.features.pixels import Box, RegionPixels
+from steerable.generators.module import ModuleGenerator
 from steerable.protocols import Generator, Images, Latents
 from steerable.sampling import latents_of
 
@@ -68,7 +69,9 @@ class Recipe(BaseModel):
     generator: str
     fingerprint: str
     seeds: tuple[Seed, ...] = Field(min_length=1)
+    options: dict[str, JsonValue] = Field({}, description="of the generator: noise, truncation, lod, a transform")
     psi: float = Field(1.0, ge=0, le=2)
+    cutoff: int | None = Field(None, ge=0)
     label: int | None = None
     turn: Turn | None = None
     drive: Drive | None = None
@@ -114,14 +117,34 @@ def steer(recipe: Recipe, generator: Generator) -> list[Latents]:
         raise ValueError(
             f"this recipe belongs to {recipe.generator} ({recipe.fingerprint[:4]}…), the generator is ({generator.fingerprint[:4]}…)."
         )
+    generator = as_made(recipe, generator)
     control = None if recipe.turn is None else unpack(recipe.turn, generator)
     if recipe.sweep is not None and control is None:
         raise ValueError(f'this recipe sweeps "{recipe.sweep.knob}" but carries no control.')
-    start = latents_of(generator, recipe.seeds, space=control.space.name if control else None, psi=recipe.psi, labels=recipe.label)
+    start = begin(recipe, generator, None if control is None else control.space.name)
     if recipe.turn is None and recipe.drive is None:
         return [start]
     rows = [_one(recipe, generator, control, start[i : i + 1]) for i in progress.track(range(len(start)), "steering")]
     return [start.at(torch.cat([one.values for one in column])) for column in zip(*rows, strict=True)]
+
+
+def as_made(recipe: Recipe, generator: Generator) -> Generator:
+    """The generator with the options of the recipe in force.
+
+    Raises:
+        ValueError: options that it does not have.
+    """
+    if not recipe.options:
+        return generator
+    if not isinstance(generator, ModuleGenerator):
+        raise ValueError(f"this recipe sets {', '.join(recipe.options)}, options that a generator of your own cannot take.")
+    return generator.configured(**recipe.options)
+
+
+def begin(recipe: Recipe, generator: Generator, space: str | None = None) -> Latents:
+    """The latents of the recipe's seeds before anything is steered, in the space of the control that will."""
+    space = space or ("w+" if recipe.cutoff is not None else None)
+    return latents_of(generator, recipe.seeds, space=space, psi=recipe.psi, cutoff=recipe.cutoff, labels=recipe.label)
 
 
 def _one(recipe: Recipe, generator: Generator, control: Directions | None, latents: Latents) -> list[Latents]:
@@ -164,6 +187,7 @@ def draw(recipe: Recipe, generator: Generator, steered: Sequence[Latents] | None
     Args:
         steered: what ``steer`` gives for this recipe, where that is known already.
     """
+    generator = as_made(recipe, generator)
     with torch.no_grad():
         columns: list[Images] = [generator(latents) for latents in (steer(recipe, generator) if steered is None else steered)]
     boxes = [] if recipe.drive is None else [recipe.drive.box]

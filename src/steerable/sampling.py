@@ -160,10 +160,17 @@ def _short(content: bytes) -> str:
 
 
 def latents_of(
-    generator: Generator, seeds: Sequence[int], *, space: str | None = None, psi: float = 1.0, labels: int | None = None
+    generator: Generator,
+    seeds: Sequence[int],
+    *,
+    space: str | None = None,
+    psi: float = 1.0,
+    cutoff: int | None = None,
+    labels: int | None = None,
 ) -> Latents:
     """The first latent of each seed: "the face of seed 7" wherever seeds are listed one by one."""
-    singles = [generator.sample(1, seed=seed, space=space or home(generator), psi=psi, labels=labels) for seed in seeds]
+    more = {} if cutoff is None else {"cutoff": cutoff}  # not every generator has layers to count
+    singles = [generator.sample(1, seed=seed, space=space or home(generator), psi=psi, labels=labels, **more) for seed in seeds]
     marks = None if singles[0].labels is None else torch.cat([one.labels for one in singles])  # type: ignore[misc]
     return Latents(torch.cat([one.values for one in singles]), singles[0].space, marks)
 

@@ -25,6 +25,7 @@ def evaluate(
         int, typer.Option(metavar="NUMBER", min=0, help="Images for the kernel distance along the path, 16 or more; 0 leaves it out.")
     ] = 128,
     psi: options.Psi = 1.0,
+    with_: options.With = None,
     device: options.Device = "auto",
 ) -> None:
     """Measure effect, leakage, plausibility and the second judge of every knob."""
@@ -39,7 +40,7 @@ def evaluate(
     options.folder(out)
     if 0 < quality < 16:
         raise ValueError(f"--quality takes 16 images or more, which is the least that says anything, or 0 to leave it out; got {quality}.")
-    made, measures = options.generator(generator, device), options.features(features, head, device)
+    made, measures = options.generator(generator, device, with_), options.features(features, head, device)
     loaded = store.load_control(control, generator=made)
     for name in parse_names(knobs):
         checks.known(name, [knob.name for knob in loaded.knobs], "knob")

@@ -18,13 +18,15 @@ def axes(
     generator: options.GeneratorName = options.GENERATOR,
     features: options.Features = "all",
     head: options.Heads = None,
-    n: Annotated[int, typer.Option(metavar="NUMBER", min=40, help="Latents to fit on; 320 further ones give units and ranges.")] = 2000,
+    n: Annotated[int, typer.Option(metavar="NUMBER", min=40, help="Latents to fit on; 96 further ones give units and ranges.")] = 2000,
     seed: options.Seed = 0,
     hold: Annotated[
         str, typer.Option(metavar="NAMES", help="Columns that every other axis leaves alone, with commas; none by default.")
     ] = "",
     whiten: Annotated[bool, typer.Option("--whiten", help="Hold under the latents' covariance, not in plain latent space.")] = False,
+    space: options.Space = None,
     psi: options.Psi = 1.0,
+    with_: options.With = None,
     cache: options.Cache = None,
     device: options.Device = "auto",
 ) -> None:
@@ -37,9 +39,11 @@ def axes(
     options.file(out, ".safetensors", "a control")
     if whiten and not parse_names(hold):
         raise ValueError("--whiten says how --hold holds: name what to hold, for example --hold yaw,pitch --whiten.")
-    made, measures = options.generator(generator, device), options.features(features, head, device)
+    made, measures = options.generator(generator, device, with_), options.features(features, head, device)
     wanted = parse_names(columns) or None
-    control = fit_axes(made, measures, columns=wanted, n=n, seed=seed, hold=parse_names(hold), whiten=whiten, psi=psi, cache=cache)
+    control = fit_axes(
+        made, measures, columns=wanted, n=n, seed=seed, hold=parse_names(hold), whiten=whiten, space=space, psi=psi, cache=cache
+    )
     store.save_control(control, out)
     written = [out.name]
     if len(control.knobs) > 1:
@@ -79,6 +83,8 @@ def walks(
             metavar="AMOUNT", help="Train on amounts from -AMOUNT to AMOUNT, in the edit's unit; the edit's own range by default."
         ),
     ] = None,
+    space: options.Space = None,
+    with_: options.With = None,
     device: options.Device = "auto",
 ) -> None:
     """Learn one linear walk for each edit, without labels, and calibrate it on what the generator really does."""
@@ -97,9 +103,9 @@ def walks(
         raise ValueError(f'name each edit once, with commas, for example zoom,brightness; got "{edits}".')
     if reach is not None and not 0 < reach < float("inf"):
         raise ValueError(f"--reach is a finite amount above 0 in the edit's unit, got {reach}.")
-    made = options.generator(generator, device)
+    made = options.generator(generator, device, with_)
     amounts = None if reach is None else (-reach, reach)
-    control = join([fit_directions(made, name, seed=seed, n=n, amounts=amounts) for name in names])
+    control = join([fit_directions(made, name, seed=seed, n=n, space=space, amounts=amounts) for name in names])
     store.save_control(control, out)
     options.write(out.with_suffix(".json"), "fit walks", resolved)
     losses = {name: loss["mean"] for part in control.fit["parts"] for name, loss in part["held_out"].items()}

@@ -46,6 +46,8 @@ def sample(
     seeds: options.Seeds = "0-23",
     generator: options.GeneratorName = options.GENERATOR,
     psi: options.Psi = 1.0,
+    cutoff: options.Cutoff = None,
+    with_: options.With = None,
     label: options.Label = None,
     scale: options.Scale = 1,
     device: options.Device = "auto",
@@ -56,8 +58,17 @@ def sample(
 
     numbers = tuple(parse_seeds(seeds))
     options.folder(out)
-    made = options.generator(generator, device)
-    whole = recipe.Recipe(generator=generator, fingerprint=made.fingerprint, seeds=numbers, psi=psi, label=label, scale=scale)
+    made = options.generator(generator, device, with_)
+    whole = recipe.Recipe(
+        generator=generator,
+        fingerprint=made.fingerprint,
+        options=options.options_of(with_),
+        seeds=numbers,
+        psi=psi,
+        cutoff=cutoff,
+        label=label,
+        scale=scale,
+    )
     for i in progress.track(range(len(numbers)), "sample"):
         recipe.write(recipe.of_seeds(whole, slice(i, i + 1)), made, out / f"seed-{numbers[i]:06d}.png")
     if len(numbers) > 1:
@@ -74,6 +85,7 @@ def measure(
     features: options.Features = "all",
     head: options.Heads = None,
     psi: options.Psi = 1.0,
+    with_: options.With = None,
     label: options.Label = None,
     cache: options.Cache = None,
     device: options.Device = "auto",
@@ -84,7 +96,7 @@ def measure(
 
     options.file(out, sampling.check_table_name(out).suffix, "a table")
     numbers = parse_seeds(seeds)
-    made, measures = options.generator(generator, device), options.features(features, head, device)
+    made, measures = options.generator(generator, device, with_), options.features(features, head, device)
     table = sampling.measure_seeds(made, measures, numbers, psi=psi, label=label, cache=cache)
     units = dict(zip(table.columns, table.units, strict=True))
     columns = {"seed": numbers, **{name: table.column(name).tolist() for name in table.columns}}

@@ -25,6 +25,18 @@ GeneratorName = Annotated[
         "--generator", "-g", metavar="NAME|FILE", help="A generator of the zoo, or a file with its weights (safetensors or torch)."
     ),
 ]
+With = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--with",
+        metavar="NAME=VALUE",
+        help="An option of the generator: noise=none, truncation=0.4, lod=1, precision=bfloat16; 'steer doctor' lists them. Repeatable; none by default.",
+    ),
+]
+Cutoff = Annotated[int | None, typer.Option(metavar="LAYERS", min=0, help="Truncate only the first so many layers; all by default.")]
+Space = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Latent space to fit in: z, w, w+ or s; by default w where there is one, else z.")
+]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps; auto takes the fastest that is there.")]
 Psi = Annotated[float, typer.Option(metavar="NUMBER", min=0, max=2, help="Truncation towards the mean latent; 1 is off.")]
 Seeds = Annotated[str, typer.Option(metavar="SEEDS", help="Seeds as numbers and ranges: 0-35,40. One picture each.")]
@@ -71,10 +83,28 @@ def device(asked: str) -> str:
     return asked
 
 
-def generator(name: str, asked_device: str) -> ModuleGenerator:
+def generator(name: str, asked_device: str, pairs: Sequence[str] | None = None) -> ModuleGenerator:
+    """A generator by name or file, with the options of ``--with`` in force."""
     from steerable import zoo
 
-    return zoo.load_generator(name, device=device(asked_device))
+    made = zoo.load_generator(name, device=device(asked_device))
+    return made.configured(**options_of(pairs)) if pairs else made
+
+
+def options_of(pairs: Sequence[str] | None) -> dict[str, Any]:
+    """``["noise=none", "lod=1"]`` as a mapping: values are JSON where they read as JSON, and words otherwise."""
+    found: dict[str, Any] = {}
+    for pair in pairs or ():
+        name, equals, text = pair.partition("=")
+        if not name or not equals or not text:
+            raise ValueError(f'--with takes NAME=VALUE, for example --with noise=none; got "{pair}".')
+        if name in found:
+            raise ValueError(f'"{name}" stands in two --with: choose one.')
+        try:
+            found[name] = json.loads(text)
+        except ValueError:
+            found[name] = text
+    return found
 
 
 def features(names: str, heads: Sequence[Path] | None, asked_device: str) -> tuple[Feature, ...]:

@@ -66,7 +66,12 @@ def apply(
     seeds: options.Seeds = "0-3",
     generator: options.GeneratorName = options.GENERATOR,
     features: options.Features = "all",
+    layers: Annotated[
+        str | None, typer.Option(metavar="LAYERS", help="Turn the control in these layers only: 4-7,10, or their names. All by default.")
+    ] = None,
     psi: options.Psi = 1.0,
+    cutoff: options.Cutoff = None,
+    with_: options.With = None,
     label: options.Label = None,
     scale: options.Scale = 1,
     device: options.Device = "auto",
@@ -88,14 +93,16 @@ def apply(
     if sweep is not None:
         knob, amounts = parse_sweep(sweep)
         swept = recipes.Sweep(knob=knob, amounts=amounts)
-    made = options.generator(generator, device)
+    made = options.generator(generator, device, with_)
     whole = recipes.Recipe(
         generator=generator,
         fingerprint=made.fingerprint,
+        options=options.options_of(with_),
         seeds=numbers,
         psi=psi,
+        cutoff=cutoff,
         label=label,
-        turn=_turn(made, control, turn or [], set_ or [], parse_names(hold), swept.knob if swept else None),
+        turn=_turn(made, control, turn or [], set_ or [], parse_names(hold), swept.knob if swept else None, layers),
         drive=drive,
         sweep=swept,
         scale=scale,
@@ -125,14 +132,22 @@ def _again(path: Path, generator: str, device: str, out: Path) -> None:
     say(f"written: {recipe.write(known, made, out / f'{path.stem}.png')}")
 
 
-def _turn(made: ModuleGenerator, path: Path | None, turn: list[str], set_: list[str], hold: list[str], swept: str | None) -> Turn | None:
+def _turn(
+    made: ModuleGenerator,
+    path: Path | None,
+    turn: list[str],
+    set_: list[str],
+    hold: list[str],
+    swept: str | None,
+    layers: str | None,
+) -> Turn | None:
     from steerable import checks, recipe, store
     from steerable.controls.directions import amounts
 
     if path is None:
-        if turn or set_ or hold or swept:
+        if turn or set_ or hold or swept or layers:
             raise ValueError(
-                "--turn, --set, --hold and --sweep turn the knobs of a control: name its file, "
+                "--turn, --set, --hold, --sweep and --layers turn the knobs of a control: name its file, "
                 "for example steer apply axes.safetensors --turn smile=2."
             )
         return None
@@ -150,6 +165,9 @@ def _turn(made: ModuleGenerator, path: Path | None, turn: list[str], set_: list[
     clash = {*asked, *wanted, swept} & set(hold)
     if clash:
         raise ValueError(f"{', '.join(sorted(map(str, clash)))} cannot be turned and held at once: take it out of --hold.")
+    if layers is not None:
+        control = control.held(hold)
+        control, hold = (control if control.space.layers else control.lifted(made, "w+")).in_layers(layers), []
     turned = {name: float(amounts(control[name], 1, {name: text})[0, 0]) for name, text in asked.items()}
     values = {name: _value(control, name, text) for name, text in wanted.items()}
     return recipe.turn(control, amounts=turned, values=values, hold=hold, swept=[swept] if swept else [])
@@ -186,11 +204,11 @@ def _write(whole: Recipe, made: ModuleGenerator, moved: Sequence[Latents], out: 
 
 def _ledger(whole: Recipe, made: ModuleGenerator, moved: Sequence[Latents], measures: Sequence[Feature], out: Path) -> None:
     """What every measured column was before and is after, seed by seed in a file, as means on the terminal."""
-    from steerable import sampling
+    from steerable import recipe, sampling
     from steerable.evaluation.summary import JUDGES
 
     columns, units = sampling.columns_of(measures)
-    start = sampling.latents_of(made, whole.seeds, psi=whole.psi, labels=whole.label)
+    start = recipe.begin(whole, made)
     before, after = sampling.observe(made, measures, start), [sampling.observe(made, measures, one) for one in moved]
     steps = whole.sweep.amounts if whole.sweep else (None,)
     table: dict[str, Sequence[float]] = {"seed": list(whole.seeds) * len(steps)}
