@@ -269,9 +269,30 @@ def number(tensors: dict[str, Tensor], key: str, missing: float) -> float:
 
 def refuse(arguments: Arguments, expected: Mapping[str, Any]) -> None:
     """Errors for constructor arguments that make another network than the one here."""
-    other = [f"{key}={arguments[key]!r}" for key, value in expected.items() if arguments.get(key, value) != value]
+    stated = {key: arguments.get(key, value) for key, value in expected.items()}
+    stated = {key: list(value) if isinstance(value, tuple) else value for key, value in stated.items()}
+    other = [f"{key}={value!r}" for key, value in stated.items() if value != expected[key]]
     if other:
         raise ValueError(f"it was built with {listed(other)}, which is not supported here.")
+
+
+def agree(config: Mapping[str, Any], arguments: Arguments) -> None:
+    """Errors for constructor arguments, in genforce's or TensorFlow's words, that the tensors contradict."""
+    read = {
+        "resolution": config["first"] * 2 ** (len(config["widths"]) - 1),
+        "num_channels": config["image_channels"],
+        "image_channels": config["image_channels"],
+        "latent_size": config["latent_size"],
+        "z_space_dim": config["latent_size"],
+        "label_size": config["classes"] or 0,
+        "dlatent_size": config.get("mapping", [None])[-1],
+        "w_space_dim": config.get("mapping", [None])[-1],
+        "mapping_layers": len(config.get("mapping", ())) - 1,
+    }
+    for name, value in read.items():
+        stated = arguments.get(name)
+        if isinstance(stated, int) and value is not None and stated != value:
+            raise ValueError(f"the arguments say {name}={stated}, the tensors {value}: they belong to two different networks.")
 
 
 def read_genforce(state: Tensors, arguments: Arguments) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -304,20 +325,29 @@ def read_interfacegan(state: Tensors, arguments: Arguments) -> tuple[dict[str, A
 
 
 def read(
-    ours: dict[str, Tensor], arguments: Arguments, *, lod: float, layout: str, normalised: bool, flipped: bool = True
+    ours: dict[str, Tensor],
+    arguments: Arguments,
+    *,
+    lod: float,
+    layout: str,
+    normalised: bool,
+    flipped: bool = True,
+    transposed: bool | None = None,
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Config and tensors from tensors under our names, with what the layouts store otherwise undone.
 
     Args:
         flipped: whether the first kernel is a convolution's, to be flipped.
         normalised: whether the code base normalises z before it appends labels.
+        transposed: whether up-sampling kernels are those of transposed convolutions, (in, out); None if shapes have to tell.
     """
     wide, first = sizes(ours, "first.weight", 4, layout=layout)[1:3]
     count = (counted(ours, r"layers\.(\d{1,2})\.weight") + 1) // 2
     side_of(first, count)
     widths = [sizes(ours, f"layers.{max(0, 2 * k)}.weight", 4, layout=layout)[0] for k in range(count)]
     ups = {k: f"layers.{2 * k - 1}.weight" for k in range(1, count)}
-    transposed = _transposed({k: sizes(ours, key, 4, layout=layout) for k, key in ups.items()}, widths, arguments)
+    shapes = {k: sizes(ours, key, 4, layout=layout) for k, key in ups.items()}
+    transposed = _transposed(shapes, widths, arguments) if transposed is None else transposed
     for key in ups.values() if transposed else ():
         ours[key] = unfused(ours[key].transpose(0, 1))
     if flipped:
@@ -339,6 +369,7 @@ def read(
         "tanh": bool(arguments.get("final_tanh", False) or arguments.get("tanh_output", False)),
         "lod": lod,
     }
+    agree(config, arguments)
     return config, ours
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from steerable.generators.layouts import Arguments, Layout, Table, Tensors, need, renamed
-from steerable.generators.progan import counted, number, refuse, side_of, sizes, unfused
+from steerable.generators.progan import agree, counted, number, refuse, side_of, sizes, unfused
 
 FUSED_FROM = 128  # pixels a side from which "auto" means a transposed convolution
 MAPPING_RATE = 0.01
@@ -145,6 +145,7 @@ def read(
         "mean_stored": "mean" in ours,
         "noise_stored": any(key.endswith(".noise") for key in ours),
     }
+    agree(config, arguments)
     return config, ours
 
 
