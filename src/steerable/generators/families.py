@@ -24,6 +24,7 @@ from steerable.generators import (
     stylegan2_layouts,
     stylegan3,
     stylegan3_layouts,
+    tensorflow_layouts,
 )
 from steerable.generators.layouts import Arguments, Layout, Tensors, listed
 from steerable.generators.module import ModuleGenerator, generator_of
@@ -42,6 +43,7 @@ LAYOUTS: tuple[Layout, ...] = (
     *stylegan2_layouts.LAYOUTS,
     *stylegan1_layouts.LAYOUTS,
     *stylegan3_layouts.LAYOUTS,
+    *tensorflow_layouts.LAYOUTS,
     *dcgan.LAYOUTS,
 )
 DISCRIMINATORS = (  # keys of the published discriminators
