@@ -15,6 +15,14 @@ def project() -> Path:
     return Path(__file__).parent.parent
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory) -> Iterator[None]:
+    """Imports of the tests are kept in a folder of theirs, not in the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STEERABLE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def no_annotation_checks() -> Iterator[None]:
     """As a user runs it: annotations are not enforced, so what they see is our own message."""

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save
+from toys import dcgan_file
 
 from steerable import files, store, zoo
 from steerable.cli import execute
@@ -70,7 +71,7 @@ def shelf(axes: Directions, project: Path, tmp_path_factory: pytest.TempPathFact
     (folder / "text.safetensors").write_bytes(save({"vectors": vectors}, metadata={"steerable": "[1]"}))
     (folder / "head.safetensors").write_bytes(save({"weight": vectors}, metadata={"steerable": json.dumps({"kind": "feature"})}))
 
-    shutil.copy(project / "tests" / "data" / "dcgan_64.safetensors", folder / "other.safetensors")
+    (folder / "other.safetensors").write_bytes(dcgan_file())
     tensors = zoo.tensors("faces64")
     shutil.copy(folder / "other.safetensors", folder / "other.jpg")
     torch.save({key: tensor[:1] for key, tensor in tensors.items()}, folder / "weights.pt")
@@ -316,15 +317,16 @@ def test_a_control_of_another_generator_is_refused_by_both_names(steer):
 @pytest.mark.parametrize(
     ("file", "parts"),
     {
-        **{name: FILES[name] for name in ("page.safetensors", "pickle.safetensors", "empty.safetensors", "cut.safetensors")},
+        **{name: FILES[name] for name in ("page.safetensors", "empty.safetensors", "cut.safetensors")},
+        "pickle.safetensors": ("a pickle", "without tensors"),
         "missing.safetensors": ("does not exist",),
         "folder.safetensors": ("a folder",),
         "plain.safetensors": ("plain.safetensors",),
         "axes.safetensors": ("axes.safetensors",),
         "plain.png": ("a PNG image",),
         "cut.pt": ("cut.pt", "damaged"),
-        "code.pt": ("code.pt", "nothing in it was executed"),
-        "zip.pt": ("zip.pt", "damaged"),
+        "code.pt": ("code.pt", "builtins.print", "nothing was executed"),
+        "zip.pt": ("zip.pt", "a zip archive"),
         "list.pt": ("list.pt", "list"),
         "weights.pt": ("weights.pt",),
         "nan.pt": ("NaN",),

@@ -18,9 +18,9 @@ SOURCE = Path(__file__).parent.parent / "src" / "steerable"
 
 ROWS = (  # lowest first
     {"protocols", "checks", "progress", "sensitivity", "files"},
-    {"generators", "features", "edits", "controls", "data"},
+    {"checkpoints", "generators", "features", "edits", "controls", "data"},
     {"fitting", "training", "evaluation", "render", "sampling"},
-    {"recipe", "store", "zoo"},
+    {"importing", "recipe", "store", "zoo"},
     {"cli", "demo", "scenes", "report", "studio"},
 )
 SIDEWAYS = {
@@ -31,6 +31,7 @@ SIDEWAYS = {
     ("fitting", "sampling"): "axes are fitted on measured tables",
     ("fitting", "evaluation"): "calibration is a response pass",
     ("evaluation", "sampling"): "a response is sampled like a table",
+    ("store", "importing"): "a generator file may be anybody's",
     ("zoo", "store"): "named weights are stored weights",
     ("recipe", "store"): "a recipe names stored controls",
     ("recipe", "zoo"): "a recipe names a generator of the zoo",

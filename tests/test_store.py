@@ -112,7 +112,9 @@ def test_a_wrapped_network_of_ones_own_cannot_be_rebuilt_from_tensors(tmp_path):
             return z.tanh()[:, :, None, None].expand(-1, 3, 4, 4) * torch.tensor([1.0, 0.5, -0.5])[:, None, None]
 
     mine = wrap(Mine(), latent_size=3, name="mine")
-    with pytest.raises(TypeError, match=r"^mine is a Mine: only DCGANs can be rebuilt from a file\. Save its module yourself\.$"):
+    with pytest.raises(
+        TypeError, match=r"^mine is a Mine: only networks of the families .* can be rebuilt from a file\. Save its module yourself\.$"
+    ):
         save_generator(mine, tmp_path / "mine.safetensors")
     assert not list(tmp_path.iterdir())
 
@@ -145,7 +147,10 @@ BAD = {
     "an empty file": (b"", r"is an empty file"),
     "noise": (bytes(range(256)) * 8, r"is unknown data"),
     "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(64), r"is a PNG image"),
-    "a pickle": (pickle.dumps({"main.0.weight": [1.0]}), r"is a pickle.*Pickled code is never executed here"),
+    "a pickle": (
+        pickle.dumps({"main.0.weight": [1.0]}),
+        r"is a pickle(: it holds a dict without tensors|.*Pickled code is never executed here)",
+    ),
 }
 
 
@@ -187,7 +192,7 @@ def test_a_truncated_torch_file_is_refused(generator, tmp_path, share):
     path = tmp_path / "g.pth"
     torch.save(generator.network.state_dict(), path)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(ValueError, match=r"is not a torch file of tensors alone, or it is damaged; nothing in it was executed"):
+    with pytest.raises(ValueError, match=r"g\.pth is a zip / torch file: it is a damaged zip archive, or the file stops early\.$"):
         load_generator_file(path)
 
 
@@ -196,7 +201,10 @@ def test_a_truncated_torch_file_from_before_zip_archives_is_refused(generator, t
     path = tmp_path / "old.pth"
     torch.save(generator.network.state_dict(), path, _use_new_zipfile_serialization=False)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(ValueError, match=r"old\.pth is a pickle, and not a torch file of tensors alone") as refusal:
+    with pytest.raises(
+        ValueError,
+        match=r"old\.pth(: main\.3\.weight:| is a (torch file|pickle):) it ends (in the middle of its pickle|before its tensors do)\.$",
+    ) as refusal:
         load_generator_file(path)
     assert "\n" not in str(refusal.value)
 
@@ -224,13 +232,13 @@ def test_weights_that_are_no_numbers_are_refused_by_the_tensors_name(generator, 
 
 def test_weights_of_another_network_say_what_they_are(tmp_path):
     save_file({"fc.weight": torch.zeros(3, 4)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match=r"no DCGAN generator in this checkpoint: it holds fc\.weight \(3, 4\)"):
+    with pytest.raises(ValueError, match=r"other\.safetensors: other has the keys of no known generator \(fc\.weight\)"):
         load_generator_file(tmp_path / "other.safetensors")
 
 
 def test_a_torch_file_of_one_tensor_is_refused(tmp_path):
     torch.save(torch.zeros(3), tmp_path / "one.pth")
-    with pytest.raises(ValueError, match=r"one\.pth holds a Tensor, expected a state dict"):
+    with pytest.raises(ValueError, match=r"one\.pth is a torch archive: it holds a Tensor, expected a state dict"):
         load_generator_file(tmp_path / "one.pth")
 
 
@@ -238,7 +246,7 @@ def test_any_other_zip_is_refused(tmp_path):
     (tmp_path / "inside").mkdir()
     (tmp_path / "inside" / "a.txt").write_text("hello")
     archive = shutil.make_archive(str(tmp_path / "archive"), "zip", tmp_path / "inside")
-    with pytest.raises(ValueError, match=r"archive\.zip is not a torch file of tensors alone"):
+    with pytest.raises(ValueError, match=r"archive\.zip is a zip archive, and not one of torch; expected weights"):
         load_generator_file(archive)
 
 
@@ -248,7 +256,7 @@ def test_any_other_zip_is_refused(tmp_path):
 def test_code_in_a_torch_file_is_refused_and_not_executed(tmp_path):
     canary = tmp_path / "executed"
     torch.save({"main.0.weight": torch.zeros(3, 3, 4, 4), "code": Canary(canary)}, tmp_path / "g.pth")
-    with pytest.raises(ValueError, match=r"g\.pth is not a torch file of tensors alone.*nothing in it was executed"):
+    with pytest.raises(ValueError, match=r"g\.pth: .*It also names posix\.system, which was not executed\.$"):
         load_generator_file(tmp_path / "g.pth")
     assert not canary.exists()
 
@@ -258,7 +266,7 @@ def test_code_in_a_torch_file_from_before_zip_archives_is_refused_and_not_execut
     canary, path = tmp_path / "executed", tmp_path / "g.pth"
     state = {"main.0.weight": torch.zeros(3, 3, 4, 4), "code": Canary(canary)}
     torch.save(state, path, _use_new_zipfile_serialization=False, pickle_protocol=protocol)
-    with pytest.raises(ValueError, match=r"g\.pth is a pickle.*Pickled code is never executed here") as refusal:
+    with pytest.raises(ValueError, match=r"g\.pth: .*It also names posix\.system, which was not executed\.$") as refusal:
         load_generator_file(path)
     assert not canary.exists() and "\n" not in str(refusal.value)
 
@@ -272,7 +280,7 @@ def test_code_in_a_tar_that_looks_like_a_pickle_is_refused_and_not_executed(tmp_
             member = tarfile.TarInfo(name)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
-    with pytest.raises(ValueError, match=r"g\.pth is a pickle.*Pickled code is never executed here"):
+    with pytest.raises(ValueError, match=r"g\.pth is a pickle: it has an unknown opcode"):
         load_generator_file(tmp_path / "g.pth")
     assert not canary.exists()
 

@@ -1,4 +1,4 @@
-"""Save and load controls and generators: safetensors with the description in its header, nothing else.
+"""Save and load controls and generators: safetensors with the description in its header.
 
 Files are judged by content, never by suffix, and nothing in them is executed. What a control was fitted on, its knobs and how it was
 fitted travel in the same file.
@@ -8,27 +8,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from steerable import checks, files
+from steerable import checks, files, importing
+from steerable.checkpoints import folders
 from steerable.controls.directions import Directions
 from steerable.features.network import NetworkFeature
 from steerable.fitting import labels
-from steerable.generators import dcgan
+from steerable.generators import families
 from steerable.generators.module import ModuleGenerator
 from steerable.protocols import Generator, Images, Knob, LatentSpace
 
 VERSION = 1
+logger = logging.getLogger(__name__)
 
 
 def save_control(control: Directions, path: str | os.PathLike[str]) -> Path:
@@ -114,44 +115,169 @@ def load_feature(path: str | os.PathLike[str], backbone: Callable[[Images], Tens
         raise ValueError(f"{path} is a feature with a part missing or wrong ({error}): save it again.") from error
 
 
-def save_generator(generator: ModuleGenerator, path: str | os.PathLike[str]) -> Path:
-    """Write a generator of a known family (DCGAN); a wrapped module of your own keeps its own file format.
+def save_generator(generator: ModuleGenerator, path: str | os.PathLike[str], *, origin: Mapping[str, Any] | None = None) -> Path:
+    """Write a generator of a known family; a wrapped module of your own keeps its own file format.
+
+    Args:
+        origin: where it came from, for the description.
 
     Raises:
         TypeError: a generator whose architecture could not be rebuilt from tensors.
     """
-    if not isinstance(generator.network, dcgan.DCGAN):
+    return files.write_bytes(path, save(*_generator_parts(generator, origin or {})))
+
+
+def _generator_parts(generator: ModuleGenerator, origin: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    network: Any = generator.network
+    if getattr(network, "family", None) not in families.FAMILIES:
         raise TypeError(
-            f"{generator.name} is a {type(generator.network).__name__}: only DCGANs can be rebuilt from a file. Save its module yourself."
+            f"{generator.name} is a {type(network).__name__}: only networks of the families "
+            f"{', '.join(families.FAMILIES)} can be rebuilt from a file. Save its module yourself."
         )
-    tensors = {k: v.detach().cpu().contiguous() for k, v in generator.network.state_dict().items() if v.is_floating_point()}
-    description = {"kind": "generator", "version": VERSION, "family": "dcgan", "name": generator.name}
-    return files.write_bytes(path, save(tensors, metadata={"steerable": json.dumps(description, sort_keys=True)}))
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
+    return tensors, {"steerable": json.dumps(describe_generator(generator, origin), sort_keys=True)}
 
 
-def load_generator_file(path: str | os.PathLike[str]) -> ModuleGenerator:
-    """A DCGAN from safetensors or from a plain torch checkpoint, which is read as tensors only.
+def describe_generator(generator: ModuleGenerator, origin: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands in the header of a generator's file, and beside it after an import."""
+    network: Any = generator.network
+    options = {
+        key: value for key, value in generator.options.items() if value is None or isinstance(value, bool | int | float | str | list)
+    }
+    return {
+        "kind": "generator",
+        "version": VERSION,
+        "family": network.family,
+        "config": dict(network.config),
+        "config_sha256": _config_digest(network.family, network.config),
+        "name": generator.name,
+        "fingerprint": generator.fingerprint,
+        "image": list(generator.image_shape),
+        "classes": generator.classes,
+        "spaces": {name: list(space.shape) for name, space in generator.spaces.items()},
+        "options": {key: value for key, value in options.items() if not isinstance(value, list) or "Tensor" not in map(_type, value)},
+        **({"origin": dict(origin)} if origin else {}),
+    }
+
+
+def _type(value: Any) -> str:
+    return type(value).__name__
+
+
+def _config_digest(family: Any, config: Any) -> str:
+    return digest(json.dumps([family, config], sort_keys=True).encode())
+
+
+def load_generator_file(path: str | os.PathLike[str], *, network: str | None = None) -> ModuleGenerator:
+    """A generator from any checkpoint of a known family, ours or published elsewhere; nothing in the file is executed.
+
+    What is not safetensors is imported once, and kept in ``importing.cache_folder()``.
+
+    Args:
+        network: which network of the file, where it has several: "G_ema".
 
     Raises:
-        ValueError: any other content: an HTML page, a pickle, a truncated file, weights of another family.
+        ValueError: in one line: any other content, damaged files, discriminators, networks of no known family.
     """
     path = Path(path)
-    kind = _sniffed(path)
-    if kind == "a safetensors file":
+    if path.is_file() and importing.is_program(path):
+        return _program(path)
+    if path.is_file() and files.sniff(path) == "a safetensors file":
         tensors, description = _unpack(path.read_bytes(), str(path))
-        if description.get("kind", "generator") != "generator":
-            raise ValueError(f"{path} holds {_kind(description)}, not a generator.")
-        return _dcgan(tensors, description.get("name") or path.stem, path)
-    if kind in ("a zip / torch file", "a pickle"):  # a pickle may be a torch file from before torch 1.6
-        return _dcgan(_torch_tensors(path, kind), path.stem, path)
-    raise ValueError(f"{path} is {kind}; weights are a safetensors file or a torch file of tensors.{_advice(kind)}")
+        if description:
+            return _own_generator(tensors, description, path, importing.name_of(path))
+        return importing.imported(path, network=network).generator
+    kept = _kept(path, network)
+    if kept is not None and kept.is_file():
+        try:
+            tensors, description = _unpack(kept.read_bytes(), str(kept))
+            return _own_generator(tensors, {**description, "name": importing.name_of(path)}, kept, importing.name_of(path))
+        except (ValueError, OSError):
+            logger.info("%s in the cache is damaged: importing %s anew", kept, path)
+    found = importing.imported(path, network=network)
+    if kept is not None:
+        try:
+            save_generator(found.generator, kept, origin=found.origin)
+        except OSError as error:
+            logger.info("not kept in the cache: %s", error)
+    return found.generator
 
 
-def _dcgan(tensors: Mapping[str, Any], name: str, path: Path) -> ModuleGenerator:
+def import_generator(
+    source: str | os.PathLike[str], out: str | os.PathLike[str] | None = None, *, network: str | None = None, name: str | None = None
+) -> Path:
+    """Read anybody's checkpoint without executing it, and write it as safetensors with a description as JSON beside it.
+
+    Args:
+        source: a file or a folder, in any published layout of a known family.
+        out: the file to write; NAME.safetensors in the current folder by default.
+        network: which network of the file, where it has several: "G_ema".
+        name: of the generator; the source's own by default.
+
+    Returns:
+        The file; it loads to the same images and the same fingerprint.
+
+    Raises:
+        ValueError: see ``importing.imported``.
+    """
+    source = Path(source)
+    if source.is_file() and importing.is_program(source):
+        raise ValueError(f"{source} is a program of torch, which has no weights to import: load it as it is, load_generator(FILE).")
+    name = name or importing.name_of(source)
+    out = Path(f"{name}.safetensors") if out is None else Path(out)
+    beside = out.with_suffix(".json")
+    if source.is_file() and source.resolve() in (out.resolve(), beside.resolve()):
+        raise ValueError(f"{source} would be written over itself: choose another --out.")
+    found = importing.imported(source, network=network, name=name)
+    save_generator(found.generator, out, origin=found.origin)
+    files.write_text(beside, json.dumps(describe_generator(found.generator, found.origin), indent=1) + "\n")
+    return out
+
+
+def _kept(path: Path, network: str | None) -> Path | None:
+    """Where in the cache the import of a file is kept; None for what is no checkpoint."""
     try:
-        return dcgan.from_state_dict(tensors, name=name)
+        weights = folders.weights_in(path) if path.is_dir() else path
+        source = importing.digest_of(weights, folders.arguments_beside(weights))
+    except (ValueError, OSError):
+        return None
+    key = digest(json.dumps([source, network, importing.VERSION, VERSION]).encode())
+    return importing.cache_folder() / "generators" / f"{key}.safetensors"
+
+
+def _program(path: Path) -> ModuleGenerator:
+    try:
+        from steerable.generators.exported import load_exported
+    except ImportError as error:
+        raise ValueError(f"{path} is a program of torch: load it with torch, and steerable.wrap(module).") from error
+    return load_exported(path)
+
+
+def _own_generator(tensors: Mapping[str, Tensor], description: Mapping[str, Any], path: Path, name: str) -> ModuleGenerator:
+    """The generator in a file of ours.
+
+    Raises:
+        ValueError: a control or a feature; a description or tensors that are not those that were written.
+    """
+    if description.get("kind", "generator") != "generator":
+        raise ValueError(f"{path} holds {_kind(description)}, not a generator.")
+    family, config, name = description.get("family"), description.get("config"), str(description.get("name") or name)
+    try:
+        if config is None:  # as version 1 wrote DCGANs
+            return families.from_tensors(tensors, name=name)
+        if (
+            not isinstance(family, str)
+            or not isinstance(config, dict)
+            or _config_digest(family, config) != description.get("config_sha256")
+        ):
+            raise ValueError("its description is not the one that was written: import or save it again")
+        generator = families.build(family, config, tensors, name=name)
+        if generator.fingerprint != description.get("fingerprint"):
+            raise ValueError("its tensors are not those that were written: import or save it again")
+        options = description.get("options")
+        return generator.configured(**options) if isinstance(options, dict) else generator
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{path}: {str(error).rstrip('.')}.") from error
 
 
 def read_bytes(path: Path) -> bytes:
@@ -177,7 +303,7 @@ def _sniffed(path: Path) -> str:
 def _advice(kind: str) -> str:
     return {
         "an HTML page": " The download went to a web page: fetch the file itself.",
-        "a pickle": " Pickled code is never executed here: save its state dict with safetensors.",
+        "a pickle": " Pickled code is never executed here. A generator is converted by: steer import FILE.",
         "a truncated safetensors file": " The download stopped early: fetch it again.",
     }.get(kind, "")
 
@@ -195,24 +321,6 @@ def _unpack(content: bytes, what: str) -> tuple[dict[str, Tensor], dict[str, Any
         if tensor.is_floating_point():
             checks.finite(tensor, f"{what}: {name}")
     return tensors, description
-
-
-def _torch_tensors(path: Path, kind: str) -> Mapping[str, Any]:
-    try:
-        with path.open("rb") as file, warnings.catch_warnings():  # given a path, torch goes by its suffix
-            warnings.simplefilter("ignore")  # torch wonders at newer pickle protocols
-            loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # what a damaged pickle may raise has no end
-        if kind == "a pickle":
-            what = f"is a pickle, and not a torch file of tensors alone.{_advice(kind)}"
-        else:
-            what = (
-                "is not a torch file of tensors alone, or it is damaged; nothing in it was executed. Save its state dict with safetensors."
-            )
-        raise ValueError(f"{path} {what}") from error
-    if not isinstance(loaded, Mapping):
-        raise ValueError(f"{path} holds a {type(loaded).__name__}, expected a state dict.")
-    return loaded
 
 
 def _kind(description: Mapping[str, Any]) -> str:

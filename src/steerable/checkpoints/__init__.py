@@ -1,0 +1,1 @@
+"""Any checkpoint -> named tensors and constructor arguments, without executing anything that it carries."""
