@@ -353,7 +353,7 @@ def read(
     if flipped:
         ours["first.weight"] = ours["first.weight"].flip(2, 3)
     classes = arguments.get("label_size") or 0
-    if not isinstance(classes, int) or not 0 <= classes < wide:
+    if isinstance(classes, bool) or not isinstance(classes, int) or not 0 <= classes < wide:
         raise ValueError(f"label_size={classes!r} leaves nothing of the {wide} numbers that the first layer takes.")
     outputs = [k for k in range(count) if f"outputs.{k}.weight" in ours]
     if not outputs:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from steerable.generators.progan import EPSILON, Convolution, grow, level_of_detail, pixel_norm, side_of, to_rgb
 from steerable.generators.stages import Options, Stage, class_weights
 
+BLUR = [[a * b / 16 for a in (1.0, 2.0, 1.0)] for b in (1.0, 2.0, 1.0)]
 MEAN_OF = 4096  # codes that the mean w is taken over where a file has none
 
 
@@ -75,8 +76,7 @@ class StyledLayer(nn.Module):
         self.channels, self.doubles, self.side, self.first = narrow, doubles, side, wide is None
         self.register_buffer("noise", torch.zeros(1, 1, side, side), persistent=noise_stored)
         if doubles:
-            taps = torch.tensor([1.0, 2.0, 1.0]) / 4
-            self.register_buffer("blur", (taps[:, None] * taps).expand(narrow, 1, 3, 3).clone(), persistent=False)
+            self.register_buffer("blur", torch.tensor([[BLUR]] * narrow), persistent=False)
 
     def prepare(self) -> None:
         self.style.prepare()

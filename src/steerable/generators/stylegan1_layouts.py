@@ -6,7 +6,6 @@ All three store what the TensorFlow original (``tensorflow_layouts``) stored: we
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from steerable.generators.layouts import Arguments, Layout, Table, Tensors, need, renamed
 from steerable.generators.progan import agree, counted, number, refuse, side_of, sizes, unfused
+from steerable.generators.stylegan1 import BLUR
 
 FUSED_FROM = 128  # pixels a side from which "auto" means a transposed convolution
 MAPPING_RATE = 0.01
@@ -151,7 +151,7 @@ def read(
 
 def mapping_rate(arguments: Arguments) -> float:
     rate = arguments.get("mapping_lrmul", arguments.get("mapping_lr_mul", MAPPING_RATE))
-    if not isinstance(rate, int | float) or not 0 < rate < math.inf:
+    if not isinstance(rate, int | float) or not 0 < rate < 1e6:
         raise ValueError(f"the learning rate of the mapping is a positive number, got {rate!r}.")
     return float(rate)
 
@@ -166,10 +166,9 @@ def fused_layers(first: int, count: int, arguments: Arguments) -> set[int]:
 
 def check_blur(state: Tensors) -> None:
     """The blur after up-sampling is fixed in the network; a file that stores it has to store the same."""
-    taps = torch.tensor([1.0, 2.0, 1.0]) / 4
     for key, kernel in state.items():
         if key.endswith((".blur.kernel", ".intermediate.kernel")) and (
-            kernel.shape[-2:] != (3, 3) or not torch.allclose(kernel.float(), taps[:, None] * taps, atol=1e-4)
+            kernel.shape[-2:] != (3, 3) or not torch.allclose(kernel.float(), torch.tensor(BLUR), atol=1e-4)
         ):
             raise ValueError(f"{key} is no blur by [1, 2, 1]: this is another network.")
 
