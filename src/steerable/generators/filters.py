@@ -5,7 +5,7 @@ and filters before it comes back: upsample, leaky ReLU, downsample (section 3.2,
 
 Nothing here inserts zeros, or computes samples to throw them away. A run of samples depends on a short window of the
 input, through the same small matrix everywhere (the filter in polyphase form). So a pass along an axis is that matrix
-times all windows, channels last, and strips of rows stay in the cache from the coarse grid to the fine one and back.
+times all windows, channels last, and a strip of rows stays in the cache from the convolution to the fine grid and back.
 
 Source: Karras et al., "Alias-free generative adversarial networks", NeurIPS 2021, sections 2 and 3, appendix C.
 """
@@ -13,13 +13,17 @@ Source: Karras et al., "Alias-free generative adversarial networks", NeurIPS 202
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 RUN = 8  # samples that one window makes along a row
-STRIP_BYTES = 2**24  # of a strip of rows, half-way to the fine grid
+CACHED = 2**24  # bytes that are worked on at once, half-way to the fine grid
+GRAIN = 4  # rows that are best asked for together
+
+Rows = Callable[[int, int], Tensor]  # first, last -> the rows first..last-1 of an image, (last - first, width, c)
 
 
 def lowpass(taps: int, *, cutoff: float, width: float, rate: float, radial: bool = False) -> Tensor:
@@ -47,7 +51,7 @@ def _kaiser_beta(attenuation: float) -> float:
 
 
 class FilteredNonlinearity(nn.Module):
-    """(n, in_size, in_size, c) -> (n, out_size, out_size, c): upsample, sqrt 2 times leaky ReLU, clamp, downsample.
+    """(in_size, in_size, c) -> (out_size, out_size, c): upsample, sqrt 2 times leaky ReLU, clamp, downsample.
 
     Zeros lie around the input, and the output's frame is centred on it. Channels come last.
 
@@ -67,7 +71,8 @@ class FilteredNonlinearity(nn.Module):
         self, in_size: int, out_size: int, up: Tensor, down: Tensor, *, up_factor: int, down_factor: int, clamp: float | None = 256.0
     ) -> None:
         super().__init__()
-        self.out_size, self.up_factor, self.down_factor, self.clamp = out_size, up_factor, down_factor, clamp
+        self.in_size, self.out_size, self.clamp = in_size, out_size, clamp
+        self.up_factor, self.down_factor = up_factor, down_factor
         self.register_buffer("up", up)
         self.register_buffer("down", down)
         fine = (out_size - 1) * down_factor + len(down)  # samples a side of the fine grid
@@ -82,9 +87,8 @@ class FilteredNonlinearity(nn.Module):
         run = math.lcm(up_factor * RUN, down_factor * RUN)
         self.fine_width = -(-(fine + len(up)) // run) * run
         self.strip_rows = self._reach(self.fine_strip)
-        width, height = self.fine_width // up_factor, (self.strips - 1) * self.step + self.strip_rows + 1
-        start = before // up_factor
-        self.margins = (0, 0, start, width - in_size - start, start, height - in_size - start)
+        self.top = before // up_factor  # rows of zeros above the input, and columns left of it; negative: cut off
+        self.right = self.fine_width // up_factor - in_size - self.top
         for name in ("widen", "heighten", "flatten", "narrow"):
             self.register_buffer(name, None, persistent=False)
 
@@ -121,28 +125,50 @@ class FilteredNonlinearity(nn.Module):
         )
         return torch.where((places >= 0) & (places < taps), kernel[places.clamp(0, taps - 1)], 0.0)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, rows: Rows, channels: int) -> list[Tensor]:
+        """The output in strips, (a few rows, out_size, c) each, of an input that is asked for a few rows at a time."""
         widen, heighten, flatten, narrow = (
             self._matrices() if self.widen is None else (self.widen, self.heighten, self.flatten, self.narrow)
         )
-        x = F.pad(x, self.margins)
-        return torch.stack([self._image(image, widen, heighten, flatten, narrow) for image in x.unbind(0)])
+        made: list[Tensor] = []
+        coarse, top = self._margined(rows, channels, 0, self._ahead(self.strip_rows + 1, channels)), 0
+        most = self._at_once(channels) if heighten.device.type == "cpu" else self.strips
+        for first in range(0, self.strips, most):
+            count = min(most, self.strips - first)
+            begin, height = first * self.step, (count - 1) * self.step + self.strip_rows
+            bottom = top + len(coarse)
+            if bottom <= begin + height:  # one row more than what is read: the last window ends in it
+                more = self._margined(rows, channels, bottom, self._ahead(begin + height + 1, channels, bottom))
+                coarse, top = torch.cat([coarse[begin - top :], more]), begin
+            pixels = coarse[begin - top :].flatten(0, 1)
+            samples = height * coarse.shape[1] + widen.shape[1] - RUN
+            wide = _windows(widen, pixels[:samples], RUN).view(height, -1)
+            for start in range(0, count * self.step, self.step):
+                fine = self._nonlinearity(heighten @ wide[start : start + self.strip_rows])
+                made.append(self._down(fine, channels, flatten, narrow))
+        made[-1] = made[-1][: self.out_size - (self.strips - 1) * self.strip]
+        return made
 
-    def _image(self, x: Tensor, widen: Tensor, heighten: Tensor, flatten: Tensor, narrow: Tensor) -> Tensor:
-        """One image (height, width, c) with its margins."""
-        _, width, channels = x.shape
-        pixels, made = x.flatten(0, 1), []
-        at_once = self._strips_at_once(channels) if x.device.type == "cpu" else self.strips
-        for first in range(0, self.strips, at_once):
-            count = min(at_once, self.strips - first)
-            rows = (count - 1) * self.step + self.strip_rows
-            begin = first * self.step * width
-            wide = _windows(widen, pixels[begin : begin + rows * width + widen.shape[1] - RUN], RUN)
-            wide = wide.view(rows, self.fine_width * channels)
-            for strip in range(count):
-                fine = heighten @ wide[strip * self.step : strip * self.step + self.strip_rows]
-                made.append(self._down(self._nonlinearity(fine), channels, flatten, narrow))
-        return torch.cat(made)[: self.out_size]
+    def _ahead(self, needed: int, channels: int, read: int = 0) -> int:
+        """Up to which row to ask for at once: as much as the cache holds, in steps of GRAIN rows of the input."""
+        if self.up.device.type != "cpu":
+            return max(needed, self.in_size + self.top)
+        ahead = max(needed, read + CACHED // 2 // (4 * self.in_size * channels)) - self.top
+        return -(-ahead // GRAIN) * GRAIN + self.top
+
+    def _margined(self, rows: Rows, channels: int, first: int, last: int) -> Tensor:
+        """Rows with the zeros around the input, counted from the first row of zeros."""
+        first, last = first - self.top, last - self.top
+        begin, end = max(first, 0), min(last, self.in_size)
+        if begin >= end:
+            return self.up.new_zeros(last - first, self.fine_width // self.up_factor, channels)
+        return F.pad(rows(begin, end), (0, 0, self.top, self.right, begin - first, last - end))
+
+    def _at_once(self, channels: int) -> int:
+        """Strips that the cache holds, shared out evenly."""
+        height = CACHED // (4 * self.fine_width * channels)
+        most = min(max(1, (height - self.strip_rows) // self.step + 1), self.strips)
+        return -(-self.strips // -(-self.strips // most))
 
     def _nonlinearity(self, x: Tensor) -> Tensor:
         if self.clamp is None:
@@ -151,7 +177,7 @@ class FilteredNonlinearity(nn.Module):
 
     def _down(self, fine: Tensor, channels: int, flatten: Tensor, narrow: Tensor) -> Tensor:
         """(fine rows, fine width * c) -> (strip, out_size, c)."""
-        if narrow.ndim == 2 and flatten.ndim == 4:
+        if flatten.ndim == 4:
             image = fine.view(1, self.fine_strip, self.fine_width, channels).permute(0, 3, 1, 2)
             kernel = flatten.expand(channels, 1, -1, -1)
             return F.conv2d(image, kernel, stride=self.down_factor, groups=channels)[0].permute(1, 2, 0)[:, : self.out_size]
@@ -160,10 +186,6 @@ class FilteredNonlinearity(nn.Module):
         windows = self.strip * self.fine_width // hop
         flat = flat[: (windows - 1) * hop + narrow.shape[1]]
         return _windows(narrow, flat, hop).view(self.strip, -1, channels)[:, : self.out_size]
-
-    def _strips_at_once(self, channels: int) -> int:
-        rows = STRIP_BYTES // (4 * self.fine_width * channels)
-        return max(1, (rows - self.strip_rows) // self.step + 1)
 
 
 def _banded(kernel: Tensor, rows: int, stride: int) -> Tensor:

@@ -22,9 +22,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from steerable import checks
+from steerable.generators import winograd
 from steerable.generators.filters import FilteredNonlinearity, lowpass
 from steerable.generators.stages import Options, Stage, class_weights
 
+WIDE = 64  # channels from which on Winograd's transforms pay
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -234,11 +236,15 @@ class StyleGAN3(nn.Module):
         """(n, all styles) -> images (n, c, h, w)."""
         dtype = PRECISIONS[checks.known(precision, PRECISIONS, "precision")]
         first, *rest, last = styles.split([len(affine.bias) for affine in self.affines], dim=1)
-        x = self.input(first, None if transform is None else matrix(transform, like=styles))
-        for layer, style in zip(self.layers, rest, strict=True):
-            x = layer(x, style, dtype)
-        x = self.image(x, last)
-        return (x if self.clamp is None else x.clamp(-self.clamp, self.clamp)) * self.scale
+        features = self.input(first, None if transform is None else matrix(transform, like=styles))
+        made = []
+        for x, image_style, *of_layers in zip(features, last, *rest, strict=True):
+            strips = [x]
+            for layer, style in zip(self.layers, of_layers, strict=True):
+                strips = layer(strips, style, dtype)
+            made.append(self.image(strips, image_style))
+        images = torch.stack(made)
+        return (images if self.clamp is None else images.clamp(-self.clamp, self.clamp)) * self.scale
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         ws = self.mapping(z, labels)[:, None].expand(-1, len(self.names), -1)
@@ -347,6 +353,7 @@ class Layer(nn.Module):
     magnitude: Tensor
     folded: Tensor | None
     power: Tensor | None
+    tiled: Tensor | None
 
     def __init__(self, inputs: int, outputs: int, kernel: int, width: int, nonlinearity: FilteredNonlinearity) -> None:
         super().__init__()
@@ -357,10 +364,13 @@ class Layer(nn.Module):
         self.register_buffer("magnitude", torch.ones(()))
         self.register_buffer("folded", None, persistent=False)
         self.register_buffer("power", None, persistent=False)
+        self.register_buffer("tiled", None, persistent=False)
 
     def prepare(self) -> None:
         """Normalise the kernel once."""
         self.folded, self.power = self._kernel()
+        if self.folded.device.type == "cpu" and self.weight.shape[-1] == 3 and min(self.weight.shape[:2]) >= WIDE:
+            self.tiled = winograd.transformed(self.folded)
         self.nonlinearity.prepare()
 
     def _kernel(self) -> tuple[Tensor, Tensor]:
@@ -369,13 +379,33 @@ class Layer(nn.Module):
         folded = kernel * torch.rsqrt(self.magnitude)
         return folded.contiguous(memory_format=torch.channels_last), kernel.square().sum(dim=(2, 3))
 
-    def forward(self, x: Tensor, style: Tensor, dtype: torch.dtype) -> Tensor:
+    def forward(self, strips: list[Tensor], style: Tensor, dtype: torch.dtype) -> list[Tensor]:
+        """One image in strips of rows, (rows, width, inputs), and its style (inputs,)."""
         folded, power = self._kernel() if self.folded is None or self.power is None else (self.folded, self.power)
-        style = style * torch.rsqrt(style.square().mean(dim=1, keepdim=True) + 1e-20)
-        gain = torch.rsqrt(style.square() @ power.T + 1e-8)
-        x = (x * style[:, None, None]).to(dtype).permute(0, 3, 1, 2)
-        x = F.conv2d(x, folded.to(dtype), padding=folded.shape[-1] - 1).permute(0, 2, 3, 1)
-        return self.nonlinearity(torch.addcmul(self.bias, x.to(style.dtype), gain[:, None, None]))
+        style = style * torch.rsqrt(style.square().mean() + 1e-20)
+        gain = torch.rsqrt(power @ style.square() + 1e-8)
+        folded, reach = folded.to(dtype), self.weight.shape[-1] - 1
+        tiled = self.tiled if dtype == torch.float32 else None
+
+        def convolved(first: int, last: int) -> Tensor:
+            x = (_rows(strips, first - reach, last) * style).to(dtype)
+            if tiled is None:
+                x = F.conv2d(x.permute(2, 0, 1)[None], folded, padding=(0, reach))[0].permute(1, 2, 0)
+            else:
+                x = winograd.convolved(x, tiled)
+            return torch.addcmul(self.bias, x.to(style.dtype), gain)
+
+        return self.nonlinearity(convolved, len(gain))
+
+
+def _rows(strips: list[Tensor], first: int, last: int) -> Tensor:
+    """Rows first..last-1 of an image in strips of the same height (the last one may be lower); zeros lie around it."""
+    height, found = len(strips[0]), []
+    size = (len(strips) - 1) * height + len(strips[-1])
+    for i in range(max(first, 0) // height, -(-min(last, size) // height)):
+        found.append(strips[i][max(first - i * height, 0) : last - i * height])
+    zeros = [strips[0].new_zeros(count, *strips[0].shape[1:]) for count in (max(-first, 0), max(last - size, 0))]
+    return torch.cat([zeros[0], *found, zeros[1]])
 
 
 class ToImage(nn.Module):
@@ -390,8 +420,7 @@ class ToImage(nn.Module):
         self.affine = Linear(width, inputs, 1.0)
         self.register_buffer("magnitude", torch.ones(()))
 
-    def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        """(n, h, w, inputs) -> (n, outputs, h, w)."""
-        weight = self.weight.T * style[:, :, None] * torch.rsqrt(self.magnitude)  # (n, inputs, outputs)
-        flat = x.flatten(1, 2) @ weight + self.bias
-        return flat.transpose(1, 2).unflatten(2, x.shape[1:3])
+    def forward(self, strips: list[Tensor], style: Tensor) -> Tensor:
+        """Strips (rows, width, inputs) and a style (inputs,) -> (outputs, height, width)."""
+        weight = self.weight * (style * torch.rsqrt(self.magnitude))
+        return torch.cat([F.linear(strip, weight, self.bias) for strip in strips]).permute(2, 0, 1)
