@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from toys import dcgan_file
 
 import steerable
 from steerable.cli import execute, terminal
@@ -192,10 +193,9 @@ def test_a_picture_is_made_again_byte_for_byte_without_its_control(name, steer, 
     assert Path("again", picture).read_bytes() == (tmp_path / "first" / picture).read_bytes()
 
 
-def test_a_recipe_of_another_file_name_of_the_same_generator_works_when_it_is_named(steer, tmp_path, project):
-    source = (project / "tests" / "data" / "dcgan_64.safetensors").read_bytes()
+def test_a_recipe_of_another_file_name_of_the_same_generator_works_when_it_is_named(steer, tmp_path):
     for name in ("mine", "moved"):
-        (tmp_path / f"{name}.safetensors").write_bytes(source)
+        (tmp_path / f"{name}.safetensors").write_bytes(dcgan_file())
     steer(f"sample --generator {tmp_path}/mine.safetensors --seeds 1 --out {tmp_path}/s")
     (tmp_path / "mine.safetensors").unlink()
     steer(f"apply --recipe {tmp_path}/s/seed-000001.png --generator {tmp_path}/moved.safetensors --out {tmp_path}/r")

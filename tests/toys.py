@@ -138,3 +138,12 @@ class LayeredNetwork(nn.Module):
 def layered_generator(classes: int | None = None) -> ModuleGenerator:
     """A generator with every space of a style-based one."""
     return generator_of(LayeredNetwork(classes), name="layered")
+
+
+def dcgan_file(*, seed: int = 0) -> bytes:
+    """A small DCGAN as others publish theirs: safetensors without a word about what it is."""
+    from safetensors.torch import save
+
+    rng = torch.Generator().manual_seed(seed)
+    shapes = {"main.0.weight": (16, 12, 4, 4), "main.2.weight": (12, 8, 4, 4), "main.4.weight": (8, 3, 4, 4)}
+    return save({key: 0.2 * torch.randn(shape, generator=rng) for key, shape in shapes.items()})

@@ -1,20 +1,18 @@
 """DCGANs of every size, read from checkpoints of every habit, equal to the reference's images."""
 
-import json
+import copy
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from generators.parity import assert_equal, assert_gradient, cases, gradient_of, load, unread
 from torch import nn
 
+from steerable.generators import dcgan, families
 from steerable.generators.dcgan import from_state_dict, is_dcgan
 from steerable.protocols import Latents
 
-DATA = Path(__file__).parents[1] / "data"
-PARITY = load_file(DATA / "dcgan_64.safetensors")
-STATE = {key.removeprefix("state/"): value for key, value in PARITY.items() if key.startswith("state/")}
+CASES = cases("dcgan")
 
 
 def tutorial(widths, *, first=4, bias=False, norm=True):
@@ -39,7 +37,32 @@ def images_of(generator, z):
     return generator(Latents(z.flatten(1), generator.spaces["z"]))
 
 
-# ------------------------------------------------------------------ the reference
+NETWORK = tutorial((16, 64, 32, 16, 8, 3))
+STATE = NETWORK.state_dict()
+Z = torch.randn(4, 16, generator=torch.Generator().manual_seed(5))
+
+
+# ------------------------------------------------------------------ the references
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_images_and_gradients_equal_the_references(name):
+    case = load(name)
+    z, expected = case.inputs["z"], case.outputs
+    for read in (from_state_dict(case.state, name=name), families.from_tensors(case.state, name=name)):
+        assert_equal(images_of(read, z), expected["image_const"], "image")
+        assert (images_of(read, z) - expected["image_batch_stats"]).abs().max() > 0.1  # no statistics of the batch
+        some = z[: len(case.inputs["cotangent"])].flatten(1).requires_grad_()
+        assert_gradient(gradient_of(images_of(read, some), some, case.inputs["cotangent"]), expected["vjp_z"].flatten(1))
+    assert not unread(case, ("image_const", "image_batch_stats", "vjp_z"))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_all_sizes_are_read_from_the_weights(name):
+    case = load(name)
+    read = from_state_dict(case.state)
+    assert read.spaces["z"].shape == (case.facts["constructor"]["nz"],) and read.classes is None
+    assert read.image_shape == (case.facts["image_channels"], case.facts["resolution"], case.facts["resolution"])
 
 
 @pytest.fixture(scope="module")
@@ -47,26 +70,46 @@ def reference():
     return from_state_dict(STATE, name="reference")
 
 
-def test_images_equal_the_references(reference):
-    assert torch.allclose(images_of(reference, PARITY["in/z"]), PARITY["out/image_const"], rtol=0, atol=5e-5)
+# ------------------------------------------------------------------ folding
 
 
-def test_images_do_not_use_the_statistics_of_the_batch(reference):
-    assert (images_of(reference, PARITY["in/z"]) - PARITY["out/image_batch_stats"]).abs().max() > 0.1
+def test_folding_changes_images_by_rounding_only(reference):
+    with torch.no_grad():
+        assert torch.allclose(images_of(reference, Z), NETWORK.main(Z[:, :, None, None]), rtol=0, atol=2e-6)
 
 
-def test_gradients_equal_the_references(reference):
-    z = PARITY["in/z"][:2].flatten(1).requires_grad_()
-    (gradient,) = torch.autograd.grad((images_of(reference, z) * PARITY["in/cotangent"]).sum(), z)
-    expected = PARITY["out/vjp_z"].flatten(1)
-    assert torch.allclose(gradient, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+def test_folding_leaves_the_state_dict_as_it_was(reference):
+    assert {key: value.shape for key, value in reference.network.state_dict().items()} == {
+        key: value.shape for key, value in dcgan.DCGAN(**reference.network.config).state_dict().items()
+    }
+    reference.network.prepare()
+    assert from_state_dict(reference.network.state_dict()).fingerprint == reference.fingerprint
 
 
-def test_all_sizes_are_read_from_the_weights(reference):
-    stated = json.loads((DATA / "dcgan_64.json").read_text(encoding="utf-8"))
-    assert reference.spaces["z"].shape == (stated["constructor"]["nz"],)
-    assert reference.image_shape == (stated["image_channels"], stated["resolution"], stated["resolution"])
-    assert reference.classes is None
+def test_a_network_that_is_trained_uses_its_norms():
+    network = dcgan.DCGAN((16, 32, 16, 12, 3))
+    network.prepare()
+    network.train()(Z).sum().backward()
+    assert all(weight.grad is not None for weight in network.parameters())
+
+
+def test_images_lie_in_memory_as_usual(reference):
+    assert images_of(reference, Z).is_contiguous()
+
+
+def test_forward_and_reverse_products_agree_and_equal_differences(reference):
+    network, z = copy.deepcopy(reference.network).double(), Z.double()
+    rng = torch.Generator().manual_seed(1)
+    move = torch.randn(z.shape, generator=rng, dtype=torch.float64)
+    images, forward = torch.func.jvp(network, (z,), (move,))
+    weight = torch.randn(images.shape, generator=rng, dtype=torch.float64)
+    assert torch.allclose((forward * weight).sum(), (torch.func.vjp(network, z)[1](weight)[0] * move).sum())
+    assert torch.allclose(forward, (network(z + 1e-6 * move) - network(z - 1e-6 * move)) / 2e-6, atol=1e-6)
+
+
+def test_vmap_gives_the_same_images(reference):
+    rows = torch.func.vmap(lambda one: reference.network(one[None])[0])(Z)
+    assert torch.allclose(rows, images_of(reference, Z), atol=1e-6)
 
 
 # ------------------------------------------------------------------ habits of checkpoints
@@ -85,11 +128,11 @@ def test_all_sizes_are_read_from_the_weights(reference):
 )
 def test_the_prefix_of_the_keys_does_not_matter(reference, rename):
     renamed = from_state_dict({rename(key): value for key, value in STATE.items()})
-    assert torch.equal(images_of(renamed, PARITY["in/z"]), images_of(reference, PARITY["in/z"]))
+    assert torch.equal(images_of(renamed, Z), images_of(reference, Z))
 
 
 def test_the_order_of_the_keys_does_not_matter(reference):
-    shuffled = from_state_dict(dict(sorted(STATE.items())))  # main.10 before main.2
+    shuffled = from_state_dict(dict(sorted(STATE.items(), reverse=True)))  # main.9 before main.10
     assert shuffled.fingerprint == reference.fingerprint
 
 
@@ -116,9 +159,9 @@ def test_two_generators_of_one_checkpoint_are_refused_by_name():
 
 def test_half_precision_weights_are_computed_in_float32(reference):
     half = from_state_dict({key: value.half() if value.is_floating_point() else value for key, value in STATE.items()})
-    images = images_of(half, PARITY["in/z"])
+    images = images_of(half, Z)
     assert images.dtype == torch.float32
-    assert (images - images_of(reference, PARITY["in/z"])).abs().max() < 0.02
+    assert (images - images_of(reference, Z)).abs().max() < 0.02
 
 
 def test_the_checkpoint_is_not_written_to():
