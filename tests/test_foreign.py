@@ -309,7 +309,7 @@ def test_a_missing_file_and_a_control_of_ours_say_so(toy, tmp_path):
 
 
 def test_the_verb_writes_a_control_that_the_other_verbs_take(tmp_path, capsys):
-    path = npy(tmp_path / "light.npy", unit(1, 128))
+    path = npy(tmp_path / "light.npy", unit(1, 100))
     out = tmp_path / "light.safetensors"
     assert execute(["import-directions", str(path), "--out", str(out), "--name", "light"]) == 0, capsys.readouterr().err
     shown = capsys.readouterr().out

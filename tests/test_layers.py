@@ -20,7 +20,7 @@ ROWS = (  # lowest first
     {"protocols", "checks", "progress", "sensitivity", "files"},
     {"checkpoints", "generators", "features", "edits", "controls", "data"},
     {"fitting", "training", "evaluation", "render", "sampling"},
-    {"importing", "recipe", "store", "zoo"},
+    {"cards", "doctor", "foreign", "hub", "importing", "recipe", "store", "zoo"},
     {"cli", "demo", "scenes", "report", "studio"},
 )
 SIDEWAYS = {
@@ -32,6 +32,13 @@ SIDEWAYS = {
     ("fitting", "evaluation"): "calibration is a response pass",
     ("evaluation", "sampling"): "a response is sampled like a table",
     ("store", "importing"): "a generator file may be anybody's",
+    ("hub", "importing"): "one cache folder",
+    ("store", "hub"): "a control may be an address",
+    ("zoo", "hub"): "a generator too",
+    ("cards", "hub"): "what is uploaded is fetched there",
+    ("cards", "store"): "and stored as a file",
+    ("doctor", "importing"): "the layout of anybody's file",
+    ("doctor", "zoo"): "licences of what is shipped",
     ("zoo", "store"): "named weights are stored weights",
     ("recipe", "store"): "a recipe names stored controls",
     ("recipe", "zoo"): "a recipe names a generator of the zoo",
@@ -43,6 +50,7 @@ SIDEWAYS = {
 }
 BOTTOM = {"torch", "numpy", "jaxtyping", "safetensors", "steerable"}  # what the lowest row may import at all; rich only inside functions
 SLOW = {"kornia", "sklearn", "scipy", "matplotlib", "pyarrow", "pandas", "PIL", "torchmetrics", "typer", "rich", "jinja2", "pydantic"}
+SLOW |= {"huggingface_hub", "filelock"}
 EARLY = {"recipe.py": {"pydantic"}}  # recipes are pydantic's models; the package imports them when one is read or written
 NAMELESS = {"util", "utils", "common", "helper", "helpers", "base", "config", "core", "misc"}
 DRAWS = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial"}

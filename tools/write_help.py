@@ -9,7 +9,21 @@ from pathlib import Path
 from unittest import mock
 
 FOLDER = Path(__file__).parent.parent / "tests" / "data" / "help"
-VERBS = ("", "demo", "zoo", "sample", "measure", "fit", "fit axes", "fit walks", "fit label", "apply", "evaluate")
+STORY = (
+    "demo",
+    "zoo",
+    "doctor",
+    "sample",
+    "measure",
+    "fit",
+    "fit axes",
+    "fit walks",
+    "fit label",
+    "import-directions",
+    "apply",
+    "evaluate",
+)
+VERBS = ("", *STORY)
 
 
 def texts() -> dict[str, str]:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from steerable import checks, files, importing
+from steerable import checks, files, hub, importing
 from steerable.checkpoints import folders
 from steerable.controls.directions import Directions
 from steerable.features.network import NetworkFeature
@@ -38,7 +38,7 @@ def save_control(control: Directions, path: str | os.PathLike[str]) -> Path:
 
 
 def load_control(path: str | os.PathLike[str], *, generator: Generator | None = None) -> Directions:
-    """Read a control.
+    """Read a control from a file, or from the Hub: "hf://owner/repo".
 
     Args:
         generator: refuse a control of any other one, by name.
@@ -46,7 +46,7 @@ def load_control(path: str | os.PathLike[str], *, generator: Generator | None = 
     Raises:
         ValueError: not a control, a damaged file, or a control of another generator.
     """
-    path = Path(path)
+    path = hub.fetch(path) if hub.is_address(path) else Path(path)
     return control_of(read_bytes(path), what=str(path), generator=generator)
 
 

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from steerable import checks, store
+from steerable import checks, hub, store
 from steerable.features import faces
 from steerable.features.backbone import EfficientNetLite0
 from steerable.features.face_mesh import FaceMesh
@@ -193,11 +193,13 @@ def load_features(*names: str, device: str = "cpu") -> tuple[Feature, ...]:
 
 
 def load_generator(name: str | os.PathLike[str], *, device: str = "cpu") -> ModuleGenerator:
-    """A shipped generator by name, or one from a file: ``load_generator("faces64")``, ``load_generator("out/mine.safetensors")``.
+    """A shipped generator by name, one from a file, or one from the Hub: "faces64", "out/mine.safetensors", "hf://owner/repo".
 
     Raises:
-        ValueError: an unknown name, or a file that holds no generator.
+        ValueError: an unknown name, a file that holds no generator, an address that leads nowhere; see ``hub.fetch``.
     """
+    if hub.is_address(name):
+        return store.load_generator_file(hub.fetch(name)).to(device)
     known = [entry.name for entry in entries().values() if entry.kind == "generator"]
     text = os.fspath(name)
     if text in known:

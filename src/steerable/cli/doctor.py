@@ -1,0 +1,65 @@
+"""``steer doctor``: what a generator is, and whether it can be steered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from steerable.cli import options, terminal
+from steerable.cli.terminal import say
+
+FAILED = 1  # the exit code
+CELL = 256  # pixels of an image on the contact sheet, at most
+
+
+def doctor(
+    generator: Annotated[
+        str, typer.Argument(metavar="FILE|NAME", help="A file with weights, a generator of the zoo, or hf://owner/repo.")
+    ] = options.GENERATOR,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Contact sheet of 16 images to write, .png; none by default.")] = None,
+    with_: options.With = None,
+    device: options.Device = "auto",
+) -> int | None:
+    """Say what a generator is, and check whether it can be steered.
+
+    Its family, spaces, sizes, classes, value range, licence; then whether sampling is deterministic, rows are independent of the batch,
+    gradients are right and truncation sane, and how fast it is. Exit code 0: healthy; 1: a check failed; 2: bad input.
+    """
+    from steerable import doctor as clinic
+    from steerable import hub
+
+    if out is not None:
+        options.file(out, ".png", "a contact sheet")
+    file = hub.fetch(generator) if hub.is_address(generator) else generator
+    report = clinic.examine(options.generator(str(file), device, with_), stated=clinic.stated(file))
+    terminal.table(f"{report.name}, as found", ("what", "value"), report.facts())
+    say("")
+    words = {True: "ok", False: "FAILED", None: "–"}
+    terminal.table("checks; judge: the images themselves", ("check", "result", "measured"), [
+        (check.name, words[check.ok], check.measured) for check in report.checks
+    ])  # fmt: skip
+    say("")
+    failed = [check.name for check in report.checks if check.ok is False]
+    say(f"{report.name} is healthy" if report.healthy else f"{report.name} failed: {', '.join([*report.missing, *failed])}")
+    if out is not None and report.images is not None:
+        _sheet(report, generator, out)
+        say(f"written: {out}")
+    return None if report.healthy else FAILED
+
+
+def _sheet(report, name: str, out: Path) -> None:
+    """The images of seeds 0 to 15, with the recipe that draws them inside."""
+    from torch.nn.functional import interpolate
+
+    from steerable import recipe, render
+    from steerable.doctor import SEEDS
+
+    images, scale = report.images, max(1, min(2, CELL // report.images.shape[-1]))
+    if max(images.shape[2:]) > CELL:
+        share = CELL / max(images.shape[2:])
+        images = interpolate(images, [max(1, round(side * share)) for side in images.shape[2:]], mode="area")
+    made_by = recipe.Recipe(generator=name, fingerprint=report.fingerprint, seeds=tuple(SEEDS))
+    sheet = render.grid(images, captions=[f"seed {seed}" for seed in SEEDS], scale=scale)
+    render.write_png(out, sheet, recipe=made_by.model_dump_json(exclude_defaults=True))
