@@ -8,8 +8,8 @@ PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check -c co
 demo: .venv/.ready           ## steer a face generator end to end and write demo/report.html
 	.venv/bin/steer demo --out demo
 
-test: lint                   ## lint, then every test
-	.venv/bin/python -m pytest
+test: lint                   ## lint, then every test, a process on each core
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile
 
 lint: .venv/.ready-dev       ## ruff: rules and format
 	.venv/bin/ruff check
