@@ -14,10 +14,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from math import sqrt
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from steerable.generators import winograd
 
 EPSILON = 1e-8
 SLOPE, GAIN = 0.2, sqrt(2)  # of the leaky ReLU, which is followed by a gain that keeps the variance
@@ -90,35 +93,53 @@ class Convolution(nn.Module):
         self.epsilon = EPSILON * 9 * wide if scaled else EPSILON
         inputs = (size // 2) ** 2 if doubles else size**2
         self.thin = self.weight.numel() < wide * inputs + narrow * size**2  # the kernel is smaller than the activations
-        self.energy: Tensor | None
-        self.register_buffer("energy", None, persistent=False)
+        self.wide_enough = not doubles and min(wide, narrow) >= 128 and size >= 16  # for Winograd's algorithm to pay
+        for name in ("energy", "grain", "points"):  # worked out by prepare()
+            self.register_buffer(name, None, persistent=False)
 
     def prepare(self) -> None:
-        """The sums of squares over each kernel; kernels in the order of memory that convolutions run in."""
+        """What depends on the weights alone; kernels in the order of memory that convolutions run in."""
         self.energy = self.weight.detach().square().sum((2, 3))
-        self.weight.data = self.weight.data.contiguous(memory_format=torch.channels_last)
+        self.grain = (GAIN * self.strength * self.noise).detach()[None, None]
+        self.points = winograd.evaluated(self.weight.detach()) if self.wide_enough else None
+        kernels = self.weight.data.transpose(0, 1) if self.doubles else self.weight.data
+        kernels = kernels.contiguous(memory_format=torch.channels_last)
+        self.weight.data = kernels.transpose(0, 1) if self.doubles else kernels
 
-    def forward(self, x: Tensor, style: Tensor, noise: Tensor | None) -> Tensor:
-        """(n, wide, ...) activations, (n, wide) styles, (1 or n, 1, size, size) noise -> (n, narrow, size, size)."""
+    def forward(self, x: Tensor, style: Tensor, noise: Tensor | Literal["fixed"] | None, *, dtype: torch.dtype = torch.float32) -> Tensor:
+        """(n, wide, ...) activations, (n, wide) styles, (1 or n, 1, size, size) noise -> (n, narrow, size, size).
+
+        ``dtype`` is the convolution's alone: everything else stays in float32.
+        """
         energy = self.weight.square().sum((2, 3)) if self.energy is None else self.energy
         demodulation = GAIN * torch.rsqrt(style.square() @ energy.T + self.epsilon)  # (n, narrow)
-        bias = GAIN * self.bias
-        if self.thin and len(x) == 1:
+        bias = GAIN * self.bias[:, None, None]
+        if self.points is not None and dtype == torch.float32 and x.device.type == "cpu" and not torch.is_grad_enabled():
+            x = winograd.convolved(x * style[:, :, None, None], self.points)
+            x = torch.addcmul(bias, x, demodulation[:, :, None, None])
+        elif self.thin and len(x) == 1:
             kernel = self.weight * style[0, :, None, None] * demodulation[0, :, None, None, None]
-            x = self._convolved(x, kernel.to(x.dtype), bias.to(x.dtype))
+            x = self._convolved(x.to(dtype), kernel.to(dtype))
+            x = _added(x, bias)
         else:
-            x = self._convolved(x * style[:, :, None, None].to(x.dtype), self.weight.to(x.dtype), None)
-            x = torch.addcmul(bias.to(x.dtype)[:, None, None], x, demodulation[:, :, None, None].to(x.dtype))
-        if noise is not None:
-            x = x + (GAIN * self.strength * noise).to(x.dtype)
+            x = self._convolved((x * style[:, :, None, None]).to(dtype), self.weight.to(dtype))
+            x = torch.addcmul(bias, x, demodulation[:, :, None, None])
+        if isinstance(noise, Tensor):
+            x = x + GAIN * self.strength * noise
+        elif noise == "fixed":
+            x = _added(x, GAIN * self.strength * self.noise if self.grain is None else self.grain)
         return _activated(x, self.clamp)
 
-    def _convolved(self, x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+    def _convolved(self, x: Tensor, kernel: Tensor) -> Tensor:
         if not self.doubles:
-            return F.conv2d(x, kernel, bias, padding=1)
-        x = F.conv_transpose2d(x, kernel.transpose(0, 1), stride=2)
+            return F.conv2d(x, kernel, padding=1).float()
+        x = F.conv_transpose2d(x, kernel.transpose(0, 1), stride=2).float()
         taps = torch.tensor(TAPS, dtype=x.dtype, device=x.device) / 4
-        return F.conv2d(x, torch.outer(taps, taps).expand(len(kernel), 1, 4, 4), bias, padding=1, groups=len(kernel))
+        return F.conv2d(x, torch.outer(taps, taps).expand(len(kernel), 1, 4, 4), padding=1, groups=len(kernel))
+
+
+def _added(x: Tensor, constant: Tensor) -> Tensor:
+    return x + constant if torch.is_grad_enabled() else x.add_(constant)
 
 
 class Colours(nn.Module):

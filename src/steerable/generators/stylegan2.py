@@ -11,7 +11,7 @@ explicitly controllable GANs", ICCV 2021 (groups); Wu, Lischinski & Shechtman, "
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from steerable.generators.modulation import Colours, Convolution, Linear, Mapping, doubled, unit
 from steerable.generators.stages import Options, Stage, class_weights
 
+Noise = Tensor | Literal["fixed"] | None
 SAMPLES_OF_MEAN = 16384
+HALF_FROM = 64
 ALONE_FROM = 64  # the side from which a CPU works on one image of a batch after the other
 
 
@@ -145,9 +147,9 @@ class StyleGAN2(nn.Module):
         if precision not in ("float32", "bfloat16"):
             raise ValueError(f'precision is "float32" or "bfloat16", got {precision!r}.')
         x = self.const.expand(len(s), -1, -1, -1).contiguous(memory_format=torch.channels_last)
-        x = x.to(torch.bfloat16 if precision == "bfloat16" else s.dtype)
+        x = x.to(s.dtype)
         styles = dict(zip((name for name, _ in self.layers), s.split(self._style_widths(), 1), strict=True))
-        return self._drawn(x, None, styles, self._noises(noise, len(s), s), 0)
+        return self._drawn(x, None, styles, self._noises(noise, len(s), s), precision == "bfloat16")
 
     def mean(self) -> Tensor:
         """The mean w: of the file, or over ``SAMPLES_OF_MEAN`` latents of a fixed seed where a file has none."""
@@ -161,22 +163,23 @@ class StyleGAN2(nn.Module):
                 self._mean = self.mapped(z, labels).mean(0)
         return self._mean
 
-    def _drawn(self, x: Tensor, image: Tensor | None, styles: dict[str, Tensor], noises: list[Tensor | None], first: int) -> Tensor:
+    def _drawn(self, x: Tensor, image: Tensor | None, styles: dict[str, Tensor], noises: list[Noise], half: bool, first: int = 0) -> Tensor:
         """The blocks from ``first`` on."""
         for i in range(first, len(self.sides)):
             side = self.sides[i]
             if len(x) > 1 and side >= ALONE_FROM and x.device.type == "cpu":
-                return torch.cat([self._drawn(*_row(row, x, image, styles, noises), i) for row in range(len(x))])
+                return torch.cat([self._drawn(*_row(row, x, image, styles, noises), half, i) for row in range(len(x))])
+            dtype = torch.bfloat16 if half and side >= HALF_FROM else torch.float32
             name, block = f"b{side}", self.get_submodule(f"b{side}")
             if i:
-                x = block.conv0(x, styles[f"{name}.conv0"], noises[2 * i - 1])
-            x = block.conv1(x, styles[f"{name}.conv1"], noises[2 * i])
+                x = block.conv0(x, styles[f"{name}.conv0"], noises[2 * i - 1], dtype=dtype)
+            x = block.conv1(x, styles[f"{name}.conv1"], noises[2 * i], dtype=dtype)
             share = block.torgb(x, styles[f"{name}.torgb"])
             image = share if image is None else doubled(image) + share
         assert image is not None
         return image
 
-    def _noises(self, noise: Any, n: int, like: Tensor) -> list[Tensor | None]:
+    def _noises(self, noise: Any, n: int, like: Tensor) -> list[Noise]:
         """One map (1 or n, 1, side, side) for each convolution."""
         convolutions = self._convolutions()
         if noise == "none" if isinstance(noise, str) else noise is None:
@@ -184,7 +187,7 @@ class StyleGAN2(nn.Module):
         if isinstance(noise, str):
             if noise != "fixed":
                 raise ValueError(f'noise is "fixed", "none" or a list of {len(convolutions)} tensors, got "{noise}".')
-            return [layer.noise[None, None] for layer in convolutions]
+            return ["fixed"] * len(convolutions)
         maps = [torch.as_tensor(given) for given in noise]
         if len(maps) != len(convolutions):
             raise ValueError(f"noise is one tensor for each of {len(convolutions)} convolutions, got {len(maps)}.")
@@ -207,9 +210,9 @@ def _spans(names: Sequence[str], widths: Sequence[int]) -> tuple[tuple[str, int,
 
 
 def _row(
-    i: int, x: Tensor, image: Tensor | None, styles: dict[str, Tensor], noises: list[Tensor | None]
-) -> tuple[Tensor, Tensor | None, dict[str, Tensor], list[Tensor | None]]:
+    i: int, x: Tensor, image: Tensor | None, styles: dict[str, Tensor], noises: list[Noise]
+) -> tuple[Tensor, Tensor | None, dict[str, Tensor], list[Noise]]:
     """Everything of one image of a batch."""
     rows = slice(i, i + 1)
-    own = [noise if noise is None or len(noise) == 1 else noise[rows] for noise in noises]
+    own = [noise[rows] if isinstance(noise, Tensor) and len(noise) > 1 else noise for noise in noises]
     return x[rows], None if image is None else image[rows], {name: style[rows] for name, style in styles.items()}, own
