@@ -64,8 +64,8 @@ def imported(path: str | os.PathLike[str], *, network: str | None = None, name: 
     if checkpoint.description.get("kind") is not None:
         raise ValueError(f"{path} is a file of steerable's already: use it as it is.")
     name = name or name_of(Path(path))
+    picked, tensors = _picked(checkpoint, network)
     try:
-        picked, tensors = _picked(checkpoint, network)
         arguments = {**picked.arguments, **checkpoint.arguments}
         layout = families.layout_of(families.without_prefix(tensors), name=name).name
         generator = families.from_tensors(tensors, arguments, name=name)
@@ -93,7 +93,7 @@ def _picked(checkpoint: Checkpoint, network: str | None) -> tuple[StoredNetwork,
     read = [(one, checkpoint.tensors(one)) for one in candidates]
     fit = [(one, tensors) for one, tensors in read if _known(tensors)]
     if len(fit) != 1:
-        raise networks.ambiguous([one for one, _ in fit] or candidates)
+        raise ValueError(f"{checkpoint.source}: {networks.ambiguous([one for one, _ in fit] or candidates)}.")
     return fit[0]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from steerable.checkpoints.records import Global, Made, build, key_of, made, named
 
-STEPS = 1_000_000  # published checkpoints take up to some 50,000
+STEPS = 400_000  # published checkpoints take up to some 50,000
 LONG = 1024  # bytes of one integer
 SHORT = 256  # bytes of a string that is copied out of the file rather than looked at in place
 OPERATIONS: dict[int, Callable[[Machine], None]] = {}
@@ -61,13 +61,9 @@ class Machine:
                     raise ValueError(f"it has an unknown opcode {code:#04x}")
                 operation(self)
         except (IndexError, KeyError, AttributeError, TypeError, struct.error, UnicodeError, OverflowError) as error:
-            what = (
-                "it ends in the middle of its pickle"
-                if self.position >= self.size
-                else f"its pickle is damaged around byte {self.position}"
-            )
+            what = "it ends in the middle of its pickle" if self.position >= self.size else f"it is damaged around byte {self.position}"
             raise ValueError(what) from error
-        raise ValueError(f"its pickle has more than {STEPS} steps")
+        raise ValueError(f"it has a pickle of more than {STEPS} steps")
 
     def take(self, n: int) -> Any:
         """The next n bytes, as a view."""
@@ -216,7 +212,7 @@ for _code, _value in (
 @_on(b"\x80")
 def _protocol(m: Machine) -> None:
     if m.number("B") > 5:
-        raise ValueError("its pickle is of an unknown protocol")
+        raise ValueError("it has a pickle of an unknown protocol")
 
 
 @_on(b"\x95")
@@ -315,7 +311,7 @@ def _reduce(m: Machine) -> None:
     function, args = m.pair()
     m.copied += sum(len(one) for one in args[:2] if isinstance(one, tuple | list | dict))
     if m.copied > STEPS:
-        raise ValueError(f"its pickle has more than {STEPS} steps")
+        raise ValueError(f"it has a pickle of more than {STEPS} steps")
     m.push(made(function, args))
 
 

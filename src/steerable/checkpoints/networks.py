@@ -16,7 +16,7 @@ from steerable.checkpoints.records import Array, Made, Packed, Storage, Stored, 
 from steerable.checkpoints.torch_files import Budget, tensor_of
 
 PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
-DEPTH, NODES = 40, 200_000  # of nested modules; of everything that is walked through
+DEPTH, NODES = 40, 100_000  # of nested modules; of everything that is walked through
 SPARE = 1 << 20  # bytes that tensors may take beyond twice the file
 
 AVERAGED = ("g_ema", "gema", "generator_ema", "netg_ema", "ema_generator", "g_smooth", "generator_smooth", "gs", "g_s", "g_running")
@@ -69,7 +69,7 @@ class Walk:
     def step(self, depth: int = 0) -> None:
         self.left -= 1
         if self.left < 0 or depth > DEPTH:
-            raise ValueError("its objects are nested too deeply, or refer to each other too often")
+            raise ValueError("it has objects that are nested too deeply, or refer to each other too often")
 
 
 def networks_in(value: Any) -> tuple[list[StoredNetwork], dict[str, Any]]:
@@ -162,9 +162,10 @@ def _list(names: Iterable[str]) -> str:
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
-def ambiguous(networks: Iterable[StoredNetwork]) -> ValueError:
+def ambiguous(networks: Iterable[StoredNetwork]) -> str:
+    """What to say where names do not tell which network is the generator."""
     names = [one.name for one in networks]
-    return ValueError(f'it holds several networks ({_list(names)}): say which, --network NAME or network="NAME"')
+    return f'it holds several networks ({_list(names)}): say which, --network NAME or network="NAME"'
 
 
 # ------------------------------------------------------------------ modules of torch

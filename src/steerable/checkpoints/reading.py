@@ -58,15 +58,27 @@ class Checkpoint:
         Raises:
             ValueError: there is none.
         """
-        return networks.chosen(self.networks, network)
+        try:
+            return networks.chosen(self.networks, network)
+        except ValueError as error:
+            raise ValueError(f"{self.source}: {error}.") from error
 
     def tensors(self, network: StoredNetwork) -> dict[str, Tensor]:
-        """The tensors of one of the networks, with the mean latent that stands beside it."""
+        """The tensors of one of the networks, with the mean latent that stands beside it.
+
+        Raises:
+            ValueError: one of them is damaged.
+        """
         size = self.source.stat().st_size
-        found = network.tensors(size)
-        if "latent_avg" in self.loose and "latent_avg" not in found:
-            found.update(StoredNetwork("", {"latent_avg": self.loose["latent_avg"]}).tensors(size))
-        return found
+        try:
+            found = network.tensors(size)
+            if "latent_avg" in self.loose and "latent_avg" not in found:
+                found.update(StoredNetwork("", {"latent_avg": self.loose["latent_avg"]}).tensors(size))
+            return found
+        except ValueError as error:
+            raise ValueError(f"{self.source}: {_one_line(error)}.") from error
+        except Exception as error:
+            raise ValueError(f"{self.source}: its tensors are damaged ({type(error).__name__}: {_one_line(error)}).") from error
 
 
 def format_of(path: str | os.PathLike[str]) -> str:

@@ -119,7 +119,9 @@ def read_legacy(content: Any) -> tuple[Any, list[str]]:
     places: dict[str, tuple[int, int]] = {}  # key -> first byte, elements
     storages: dict[tuple[str, torch.dtype, int], Storage] = {}
 
-    def persistent(given: Any) -> Storage | Made:
+    def persistent(given: Any) -> Storage | Made | Global:
+        if isinstance(given, tuple) and len(given) > 1 and given[0] == "module" and isinstance(given[1], Global):
+            return given[1]  # a class, beside its source
         key, kind, numel = _storage_id(given)
         if len(given) > 5 and given[5] is not None:
             raise ValueError("it holds views of storages, as torch before 0.4 wrote them")
