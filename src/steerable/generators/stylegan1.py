@@ -93,7 +93,7 @@ class StyledLayer(nn.Module):
         else:
             x = self.convolution(x, self.convolution.bias)
         if noise is not None:
-            x = x + noise * self.noise_weight[:, None, None]
+            x = torch.addcmul(x, noise, self.noise_weight[:, None, None])  # a product of its own would lose channels-last
         x = F.leaky_relu(x, 0.2)
         x = x - x.mean(dim=(2, 3), keepdim=True)
         scale, shift = style[:, :, None, None].chunk(2, dim=1)

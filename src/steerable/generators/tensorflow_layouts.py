@@ -130,7 +130,7 @@ def read_stylegan2(state: Tensors, arguments: Arguments) -> tuple[dict[str, Any]
         ("synthesis_kwargs", {"architecture": "architecture", "nonlinearity": "activation", "conv_clamp": "conv_clamp"}),
     )
     for part, names in parts:
-        stated[part] = {ours: arguments[word] for word, ours in names.items() if arguments.get(word) is not None}
+        stated[part] = {ours: arguments[word] for word, ours in names.items() if isinstance(arguments.get(word), int | float | str)}
     return NVIDIA.read(theirs, stated)
 
 
