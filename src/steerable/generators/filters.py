@@ -1,4 +1,4 @@
-"""Low-pass filters, and the nonlinearity between two of them that makes StyleGAN 3 free of aliasing.
+"""Grids and their low-pass filters, and the nonlinearity between two of them that makes StyleGAN 3 free of aliasing.
 
 A pointwise nonlinearity makes frequencies that its grid cannot hold. So a layer goes to a finer grid, applies it there,
 and filters before it comes back: upsample, leaky ReLU, downsample (section 3.2, figure 4b). ``stylegan3`` is the network.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,45 @@ CACHED = 2**24  # bytes that are worked on at once, half-way to the fine grid
 GRAIN = 4  # rows that are best asked for together
 
 Rows = Callable[[int, int], Tensor]  # first, last -> the rows first..last-1 of an image, (last - first, width, c)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What the samples of a layer can hold: sizes in samples, frequencies in periods an image width (section 3.2)."""
+
+    size: int
+    rate: int
+    cutoff: float
+    half_width: float
+
+
+def grids(
+    resolution: int,
+    *,
+    layers: int = 14,
+    critical: int = 2,
+    cutoff: float = 2.0,
+    stopband: float = 2**2.1,
+    last_stopband: float = 2**0.3,
+    margin: int = 10,
+) -> list[Grid]:
+    """One grid for each layer but the last, and one for the image: cutoffs grow geometrically up to the critical layers.
+
+    Args:
+        critical: the last layers that use all frequencies of the image, up to half the resolution.
+        cutoff, stopband: of the first layer, where its filter passes half the amplitude, and nothing.
+        last_stopband: of the last layer, in units of its cutoff.
+        margin: samples beyond each edge of the image.
+    """
+    found = []
+    for layer in range(layers + 1):
+        share = min(layer / (layers - critical), 1.0)
+        f_c = cutoff * (resolution / 2 / cutoff) ** share
+        f_t = stopband * (resolution / 2 * last_stopband / stopband) ** share
+        rate = 2 ** math.ceil(math.log2(min(f_t * 2, resolution)))
+        size = resolution if layer >= layers - 1 else rate + 2 * margin
+        found.append(Grid(size, rate, f_c, max(f_t, rate / 2) - f_c))
+    return found
 
 
 def lowpass(taps: int, *, cutoff: float, width: float, rate: float, radial: bool = False) -> Tensor:
@@ -196,5 +236,17 @@ def _banded(kernel: Tensor, rows: int, stride: int) -> Tensor:
 
 def _windows(matrix: Tensor, x: Tensor, hop: int) -> Tensor:
     """The matrix (rows, window) times each window of x (samples, c), one every ``hop`` samples: (windows, rows, c)."""
-    windows = x.unfold(0, matrix.shape[1], hop).transpose(1, 2)
+    windows = windows_of(x, matrix.shape[1], hop)
     return torch.bmm(matrix.expand(len(windows), -1, -1), windows)
+
+
+def windows_of(x: Tensor, size: int, hop: int) -> Tensor:
+    """(samples, c) -> (windows, size, c), one every ``hop`` samples: a view, or a copy where gradients flow back.
+
+    The gradient of torch's own view knows no ``vmap``; that of blocks side by side does.
+    """
+    if not x.requires_grad:
+        return x.unfold(0, size, hop).transpose(1, 2)
+    count, blocks = (len(x) - size) // hop + 1, -(-size // hop)
+    x = F.pad(x, (0, 0, 0, (count + blocks - 1) * hop - len(x))).unflatten(0, (-1, hop))
+    return torch.cat([x[i : i + count, : size - i * hop] for i in range(blocks)], dim=1)

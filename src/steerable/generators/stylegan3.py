@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -22,12 +21,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from steerable import checks
-from steerable.generators import winograd
-from steerable.generators.filters import FilteredNonlinearity, lowpass
+from steerable.generators import winograd_strips
+from steerable.generators.filters import FilteredNonlinearity, Grid, grids, lowpass
 from steerable.generators.stages import Options, Stage, class_weights
 
 WIDE = 64  # channels from which on Winograd's transforms pay
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}  # None: that of the weights
 
 
 def motion(*, rotate: float = 0.0, shift: tuple[float, float] = (0.0, 0.0), zoom: float = 0.0) -> Tensor:
@@ -44,45 +43,6 @@ def motion(*, rotate: float = 0.0, shift: tuple[float, float] = (0.0, 0.0), zoom
     back = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]) * size
     moved = back @ -torch.tensor(shift, dtype=back.dtype)
     return torch.cat([torch.cat([back, moved[:, None]], dim=1), torch.tensor([[0.0, 0.0, 1.0]])])
-
-
-@dataclass(frozen=True)
-class Grid:
-    """What the samples of a layer can hold: sizes in samples, frequencies in periods an image width (section 3.2)."""
-
-    size: int
-    rate: int
-    cutoff: float
-    half_width: float
-
-
-def grids(
-    resolution: int,
-    *,
-    layers: int = 14,
-    critical: int = 2,
-    cutoff: float = 2.0,
-    stopband: float = 2**2.1,
-    last_stopband: float = 2**0.3,
-    margin: int = 10,
-) -> list[Grid]:
-    """One grid for each layer but the last, and one for the image: cutoffs grow geometrically up to the critical layers.
-
-    Args:
-        critical: the last layers that use all frequencies of the image, up to half the resolution.
-        cutoff, stopband: of the first layer, where its filter passes half the amplitude, and nothing.
-        last_stopband: of the last layer, in units of its cutoff.
-        margin: samples beyond each edge of the image.
-    """
-    found = []
-    for layer in range(layers + 1):
-        share = min(layer / (layers - critical), 1.0)
-        f_c = cutoff * (resolution / 2 / cutoff) ** share
-        f_t = stopband * (resolution / 2 * last_stopband / stopband) ** share
-        rate = 2 ** math.ceil(math.log2(min(f_t * 2, resolution)))
-        size = resolution if layer >= layers - 1 else rate + 2 * margin
-        found.append(Grid(size, rate, f_c, max(f_t, rate / 2) - f_c))
-    return found
 
 
 class StyleGAN3(nn.Module):
@@ -212,7 +172,7 @@ class StyleGAN3(nn.Module):
             start += len(affine.bias)
         return (
             Stage("z", (latent,), self.mapping, labelled=self.classes is not None, spheres=(("z", 0, latent),)),
-            Stage("w", (width,), lambda w, labels: w[:, None].expand(-1, rows, -1), centre=lambda: self.mapping.mean),
+            Stage("w", (width,), lambda w, labels: w[:, None].repeat(1, rows, 1), centre=lambda: self.mapping.mean),
             Stage(
                 "w+",
                 (rows, width),
@@ -370,7 +330,7 @@ class Layer(nn.Module):
         """Normalise the kernel once."""
         self.folded, self.power = self._kernel()
         if self.folded.device.type == "cpu" and self.weight.shape[-1] == 3 and min(self.weight.shape[:2]) >= WIDE:
-            self.tiled = winograd.transformed(self.folded)
+            self.tiled = winograd_strips.transformed(self.folded)
         self.nonlinearity.prepare()
 
     def _kernel(self) -> tuple[Tensor, Tensor]:
@@ -379,20 +339,20 @@ class Layer(nn.Module):
         folded = kernel * torch.rsqrt(self.magnitude)
         return folded.contiguous(memory_format=torch.channels_last), kernel.square().sum(dim=(2, 3))
 
-    def forward(self, strips: list[Tensor], style: Tensor, dtype: torch.dtype) -> list[Tensor]:
+    def forward(self, strips: list[Tensor], style: Tensor, dtype: torch.dtype | None) -> list[Tensor]:
         """One image in strips of rows, (rows, width, inputs), and its style (inputs,)."""
         folded, power = self._kernel() if self.folded is None or self.power is None else (self.folded, self.power)
         style = style * torch.rsqrt(style.square().mean() + 1e-20)
         gain = torch.rsqrt(power @ style.square() + 1e-8)
-        folded, reach = folded.to(dtype), self.weight.shape[-1] - 1
-        tiled = self.tiled if dtype == torch.float32 else None
+        folded, reach = folded.to(dtype or folded.dtype), self.weight.shape[-1] - 1
+        tiled = self.tiled if dtype is None else None
 
         def convolved(first: int, last: int) -> Tensor:
-            x = (_rows(strips, first - reach, last) * style).to(dtype)
+            x = (_rows(strips, first - reach, last) * style).to(folded.dtype)
             if tiled is None:
                 x = F.conv2d(x.permute(2, 0, 1)[None], folded, padding=(0, reach))[0].permute(1, 2, 0)
             else:
-                x = winograd.convolved(x, tiled)
+                x = winograd_strips.convolved(x, tiled)
             return torch.addcmul(self.bias, x.to(style.dtype), gain)
 
         return self.nonlinearity(convolved, len(gain))
