@@ -12,6 +12,7 @@ FOLDER = Path(__file__).parent.parent / "tests" / "data" / "help"
 STORY = (
     "demo",
     "zoo",
+    "import",
     "doctor",
     "sample",
     "measure",

@@ -234,6 +234,11 @@ def import_generator(
     return out
 
 
+def described(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What the header of a file of ours says."""
+    return _unpack(read_bytes(Path(path)), str(path))[1]
+
+
 def _kept(path: Path, network: str | None) -> Path | None:
     """Where in the cache the import of a file is kept; None for what is no checkpoint."""
     try:

@@ -1,6 +1,6 @@
 """``steer``: the verbs of the story, in its order. torch is imported when a verb runs, not for ``--help``.
 
-    zoo · doctor · sample · measure · fit axes | walks | label · import-directions · apply · evaluate · demo
+    zoo · import · doctor · sample · measure · fit axes | walks | label · import-directions · apply · evaluate · demo
 
 Each verb parses, calls the library, and shows what came out; nothing is computed here. ``looking`` has the verbs before fitting,
 ``options`` what several verbs share, ``terminal`` how things are read and shown.
@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from steerable.cli import directions, doctor, evaluating, fitting, looking, steering, terminal
+from steerable.cli import directions, doctor, evaluating, fitting, importing, looking, steering, terminal
 
 
 class InOrder(TyperGroup):
@@ -24,7 +24,7 @@ class InOrder(TyperGroup):
         return [name for name in STORY if name in self.commands]
 
 
-STORY = ("demo", "zoo", "doctor", "sample", "measure", "fit", "import-directions", "apply", "evaluate", "axes", "walks", "label")
+STORY = ("demo", "zoo", "import", "doctor", "sample", "measure", "fit", "import-directions", "apply", "evaluate", "axes", "walks", "label")
 LOOK: dict[str, Any] = {
     "add_completion": False,
     "rich_markup_mode": None,
@@ -39,6 +39,7 @@ fit = typer.Typer(context_settings=SETTINGS, **LOOK)
 
 app.command(short_help="Steer real faces, end to end, and write a report.")(evaluating.demo)
 app.command(short_help="List the shipped generators, networks and features.")(looking.zoo)
+app.command("import", short_help="Read anybody's checkpoint safely, and write it as safetensors.")(importing.import_)
 app.command(short_help="Say what a generator is, and whether it can be steered.")(doctor.doctor)
 app.command(short_help="Generate a picture for each seed.")(looking.sample)
 app.command(short_help="Measure the picture of each seed.")(looking.measure)
