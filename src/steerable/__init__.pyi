@@ -1,7 +1,9 @@
+from .cards import push_to_hub as push_to_hub
 from .controls.controller import AlongAxis as AlongAxis
 from .controls.directions import Directions as Directions
 from .controls.directions import amounts as amounts
 from .controls.trajectory import Trajectory as Trajectory
+from .doctor import examine as examine
 from .edits import as_edit as as_edit
 from .edits import edit as edit
 from .evaluation.quality import kernel_distance as kernel_distance
@@ -16,6 +18,7 @@ from .fitting.axes import fit_axes as fit_axes
 from .fitting.calibrate import calibrate as calibrate
 from .fitting.labels import fit_feature as fit_feature
 from .fitting.walks import fit_directions as fit_directions
+from .foreign import load_directions as load_directions
 from .generators.module import wrap as wrap
 from .protocols import Control as Control
 from .protocols import Edit as Edit

@@ -14,14 +14,16 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import re
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from steerable import checks, files, importing
+from steerable import checks, files, importing, progress
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +32,9 @@ CARD = "README.md"
 COMPANIONS = (MANIFEST, CARD, "config.json", "generator_config.json", "args.json")  # small ones that say more about the weights
 WEIGHTS = (".safetensors", ".pkl", ".pt", ".pth", ".bin")
 SMALL = 2**20  # bytes of a companion, at most
-TIMEOUT = 10.0  # seconds to wait for the Hub's first answer
+TIMEOUT = 10.0  # seconds to wait for an answer of the Hub, or for more of one
+ATTEMPTS, PAUSE = 3, 1.0  # at one file in one call, and seconds between them
+BLOCK = 2**14  # bytes that are written at a time, and lost at most where the line breaks
 _ADDRESS = re.compile(r"hf:/{1,2}(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^/@]+))?(/(?P<file>.+))?")
 
 
@@ -232,27 +236,22 @@ def first_line(error: BaseException) -> str:
 
 def _download(where: Address, remote: Remote, commit: str, path: Path, sha256: str | None, endpoint: str | None, token: str | None) -> Path:
     """One file, in full and checked, at ``path``; what came of an interrupted attempt is kept and continued."""
-    from huggingface_hub import errors, hf_hub_url
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers
+    from huggingface_hub import errors
 
     if path.is_file():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{remote.digest[:16]}.part")
-    url = hf_hub_url(where.repo, remote.name, revision=commit, endpoint=endpoint)
-    headers = build_hf_headers(token=token, library_name="steerable")
-    with part.open("ab") as file:
-        start = file.tell()
-        if remote.size is not None and start > remote.size:
-            file.truncate(0)
-            start = 0
+    for left in reversed(range(ATTEMPTS)):
         try:
-            http_get(url, file, resume_size=start, headers=headers, expected_size=remote.size, displayed_filename=remote.name)
+            _receive(where, remote, commit, part, endpoint, token)
+            break
         except (OSError, errors.HTTPError) as error:
-            file.flush()
-            done = part.stat().st_size
-            of = f" of {remote.size}" if remote.size else ""
+            if left and not isinstance(error, errors.HfHubHTTPError):  # the line broke: the Hub has not refused
+                logger.info("%s: %s; going on", remote.name, first_line(error))
+                time.sleep(PAUSE)
+                continue
+            done, of = part.stat().st_size if part.exists() else 0, f" of {remote.size}" if remote.size else ""
             raise ValueError(
                 f"{where}: the download of {remote.name} stopped after {done}{of} bytes ({first_line(error)}). "
                 "Run it again: it goes on there."
@@ -268,6 +267,32 @@ def _download(where: Address, remote: Remote, commit: str, path: Path, sha256: s
             )
     os.replace(part, path)
     return path
+
+
+def _receive(where: Address, remote: Remote, commit: str, part: Path, endpoint: str | None, token: str | None) -> None:
+    """What is missing of a file, appended to ``part`` as it arrives."""
+    from huggingface_hub import get_session, hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+
+    start = part.stat().st_size if part.exists() else 0
+    if remote.size is not None and start > remote.size:
+        part.unlink()
+        start = 0
+    if start and start == remote.size:
+        return
+    headers = {**build_hf_headers(token=token, library_name="steerable"), "Accept-Encoding": "identity"}
+    headers |= {"Range": f"bytes={start}-"} if start else {}
+    url = hf_hub_url(where.repo, remote.name, revision=commit, endpoint=endpoint)
+    with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT, follow_redirects=True) as response:
+        hf_raise_for_status(response)
+        start = start if response.status_code == 206 else 0  # 200: the range was not heeded, and this is all of it
+        blocks = math.ceil(((remote.size or 0) - start) / BLOCK)
+        with part.open("ab" if start else "wb") as file:
+            for block in progress.track(response.iter_bytes(BLOCK), f"fetch {remote.name}", total=blocks):
+                file.write(block)
+    got = part.stat().st_size
+    if remote.size is not None and got < remote.size:
+        raise ConnectionError(f"the line was cut after {got} bytes")
 
 
 def _digest(path: Path, length: int) -> str:
