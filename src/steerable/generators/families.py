@@ -18,6 +18,7 @@ from steerable.generators import (
     biggan_layouts,
     dcgan,
     progan,
+    progan_layouts,
     stylegan1,
     stylegan1_layouts,
     stylegan2,
@@ -39,7 +40,7 @@ FAMILIES: Mapping[str, Callable[..., Any]] = {
 }
 LAYOUTS: tuple[Layout, ...] = (
     *biggan_layouts.LAYOUTS,
-    *progan.LAYOUTS,
+    *progan_layouts.LAYOUTS,
     *stylegan2_layouts.LAYOUTS,
     *stylegan1_layouts.LAYOUTS,
     *stylegan3_layouts.LAYOUTS,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -188,11 +188,12 @@ class StyleGAN1(nn.Module):
 
     def prepare(self) -> None:
         """Weights are scaled, up-sampling merged with the convolution after it; what the file lacks is worked out."""
-        for layer in (*self.mapping, *self.layers, *self.outputs.values()):
+        layers: list[Any] = [*self.mapping, *self.layers, *self.outputs.values()]
+        for layer in layers:
             layer.prepare()
         rng = torch.Generator().manual_seed(0)
         if not self.noise_stored:
-            for layer in self.layers:
+            for layer in self._layers():
                 layer.noise = torch.randn(layer.noise.shape, generator=rng).to(layer.noise)
         if not self.mean_stored:
             z = torch.randn((MEAN_OF, self.latent_size), generator=rng).to(self.mean)
@@ -212,7 +213,7 @@ class StyleGAN1(nn.Module):
         return w[:, None].repeat(1, len(self.layers), 1)
 
     def styles(self, codes: Tensor, labels: Tensor | None) -> Tensor:
-        return torch.cat([layer.style(codes[:, i]) for i, layer in enumerate(self.layers)], dim=1)
+        return torch.cat([layer.style(codes[:, i]) for i, layer in enumerate(self._layers())], dim=1)
 
     def synthesise(self, styles: Tensor, labels: Tensor | None, *, noise: Any = "fixed", lod: float | None = None) -> Tensor:
         lod = level_of_detail(lod, self.lod, len(self.widths), self.outputs)
@@ -224,26 +225,29 @@ class StyleGAN1(nn.Module):
                 x = self.layers[i](x, styles[:, start:end], maps[i])
             return x
 
-        image = grow(self.layers[0].const, lod, block, self.outputs, len(self.widths))
+        image = grow(self._layers()[0].const, lod, block, self.outputs, len(self.widths))
         return torch.tanh(image) if self.tanh else image
 
     def forward(self, z: Tensor, labels: Tensor | None = None, *, noise: Any = "fixed", lod: float | None = None) -> Tensor:
         codes = self.broadcast(self.map(z, labels), labels)
         return self.synthesise(self.styles(codes, labels), labels, noise=noise, lod=lod)
 
+    def _layers(self) -> list[StyledLayer]:
+        return cast("list[StyledLayer]", list(self.layers))
+
     def _noise(self, noise: Any, n: int) -> list[Tensor | None]:
         """The map of each layer: the file's, none, or the given ones."""
+        layers = self._layers()
         if isinstance(noise, str) and noise == "fixed":
-            return [layer.noise for layer in self.layers]
+            return [layer.noise for layer in layers]
         if isinstance(noise, str) and noise == "none":
-            return [None] * len(self.layers)
-        fit = isinstance(noise, list | tuple) and len(noise) == len(self.layers)
-        for i, layer in enumerate(self.layers if fit else ()):
-            given = noise[i]
-            if not isinstance(given, Tensor) or given.shape not in ((1, 1, layer.side, layer.side), (n, 1, layer.side, layer.side)):
-                got = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
+            return [None] * len(layers)
+        given: list[Any] = list(noise) if isinstance(noise, list | tuple) else []
+        if len(given) != len(layers):
+            got = f"{len(given)} of them" if isinstance(noise, list | tuple) else repr(noise)[:40]
+            raise ValueError(f'noise is "fixed", "none" or a list of {len(layers)} tensors, one a layer; got {got}.')
+        for i, (one, layer) in enumerate(zip(given, layers, strict=True)):
+            if not isinstance(one, Tensor) or one.shape not in ((1, 1, layer.side, layer.side), (n, 1, layer.side, layer.side)):
+                got = tuple(one.shape) if isinstance(one, Tensor) else type(one).__name__
                 raise ValueError(f"noise of layer {i} is (1, 1, {layer.side}, {layer.side}) or one a latent, got {got}.")
-        if not fit:
-            got = f"{len(noise)} of them" if isinstance(noise, list | tuple) else repr(noise)[:40]
-            raise ValueError(f'noise is "fixed", "none" or a list of {len(self.layers)} tensors, one a layer; got {got}.')
-        return [given.to(layer.noise) for given, layer in zip(noise, self.layers, strict=True)]
+        return [one.to(layer.noise) for one, layer in zip(given, layers, strict=True)]

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from steerable.generators.layouts import Arguments, Layout, Table, Tensors, need, renamed
-from steerable.generators.progan import agree, counted, number, refuse, side_of, sizes, unfused
+from steerable.generators.progan import side_of
+from steerable.generators.progan_layouts import agree, counted, number, refuse, sizes, unfused
 from steerable.generators.stylegan1 import BLUR
 
 FUSED_FROM = 128  # pixels a side from which "auto" means a transposed convolution

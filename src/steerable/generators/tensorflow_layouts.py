@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from steerable.generators import progan, stylegan1_layouts, stylegan2_layouts
+from steerable.generators import progan_layouts, stylegan1_layouts, stylegan2_layouts
 from steerable.generators.layouts import Arguments, Layout, Tensors, listed, need
 
 NAME = "TensorFlow"
@@ -24,13 +24,13 @@ BLOCK = r"(\d{1,5})x\1"
 
 def read_progan(state: Tensors, arguments: Arguments) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """ProGAN: the first layer is a matrix, an up-sampling kernel (``Conv0_up``) that of a transposed convolution, (3, 3, out, in)."""
-    progan.refuse(
+    progan_layouts.refuse(
         arguments,
         {"use_wscale": True, "use_pixelnorm": True, "use_leakyrelu": True, "normalize_latents": True, "pixelnorm_epsilon": 1e-8},
     )
     state = dict(state)
-    lod = progan.number(state, "lod", 0.0)
-    top = progan.counted(state, r"ToRGB_lod(\d{1,2})/weight") - 1
+    lod = progan_layouts.number(state, "lod", 0.0)
+    top = progan_layouts.counted(state, r"ToRGB_lod(\d{1,2})/weight") - 1
     ours: dict[str, Tensor] = {}
     unknown = []
     for key, tensor in state.items():
@@ -44,12 +44,12 @@ def read_progan(state: Tensors, arguments: Arguments) -> tuple[dict[str, Any], d
         else:
             unknown.append(key)
     _known(unknown)
-    return progan.read(ours, arguments, lod=lod, layout=NAME, normalised=False, flipped=False, transposed=False)
+    return progan_layouts.read(ours, arguments, lod=lod, layout=NAME, normalised=False, flipped=False, transposed=False)
 
 
 def read_stylegan1(state: Tensors, arguments: Arguments) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """StyleGAN: genforce's port has the same numbers layer by layer."""
-    progan.refuse(
+    progan_layouts.refuse(
         arguments,
         {
             "use_wscale": True,
@@ -64,7 +64,7 @@ def read_stylegan1(state: Tensors, arguments: Arguments) -> tuple[dict[str, Any]
             "blur_filter": [1, 2, 1],
         },
     )
-    top = progan.counted(state, r"(?:G_)?synthesis/ToRGB_lod(\d{1,2})/weight") - 1
+    top = progan_layouts.counted(state, r"(?:G_)?synthesis/ToRGB_lod(\d{1,2})/weight") - 1
 
     def layer(match: re.Match[str]) -> str:
         return f"synthesis.layer{2 * _doublings(match[1]) + (match[2] in ('Conv', 'Conv1'))}"
@@ -97,7 +97,7 @@ def read_stylegan1(state: Tensors, arguments: Arguments) -> tuple[dict[str, Any]
 
 def read_stylegan2(state: Tensors, arguments: Arguments) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """StyleGAN 2: NVIDIA's port; up-sampling kernels are turned by 180 degrees, style biases lack their 1."""
-    progan.refuse(arguments, {"normalize_latents": True, "resample_kernel": [1, 3, 3, 1]})
+    progan_layouts.refuse(arguments, {"normalize_latents": True, "resample_kernel": [1, 3, 3, 1]})
     if any("LabelConcat" in key for key in state):
         raise ValueError(
             "its labels are normalised together with z (LabelConcat), which no StyleGAN 2 here does: use the one of stylegan2-ada."
@@ -214,7 +214,7 @@ def _doublings(side: str) -> int:
 
 def _spread(state: Tensors) -> Tensor:
     """The first layer's matrix (z, c * 4 * 4) as the kernel (c, z, 4, 4) that a single pixel is spread with."""
-    weight, bias = (progan.sizes(state, f"4x4/Dense/{part}", n, layout=NAME) for part, n in (("weight", 2), ("bias", 1)))
+    weight, bias = (progan_layouts.sizes(state, f"4x4/Dense/{part}", n, layout=NAME) for part, n in (("weight", 2), ("bias", 1)))
     if weight[1] != 16 * bias[0]:
         raise ValueError(f"4x4/Dense/weight is {weight}, its bias has {bias[0]} channels: {16 * bias[0]} columns were expected.")
     return state["4x4/Dense/weight"].reshape(weight[0], bias[0], 4, 4).transpose(0, 1)
@@ -227,7 +227,7 @@ def _up_kernel(tensor: Tensor, state: Tensors, match: re.Match[str]) -> Tensor:
         return kernel
     out = need(state, f"{match[1]}x{match[1]}/Conv0_up/bias", layout=NAME).numel()
     stored_as_in_out = kernel.shape[0] == out != kernel.shape[1]
-    return progan.unfused(kernel if stored_as_in_out else kernel.transpose(0, 1))
+    return progan_layouts.unfused(kernel if stored_as_in_out else kernel.transpose(0, 1))
 
 
 LAYOUTS = (
