@@ -1,6 +1,6 @@
 """Data from files: pictures as images in [-1, 1], and the columns of a CSV or Parquet table.
 
-``fitting.labels`` reads label tables and labelled pictures through this module.
+``fitting.labels`` reads label tables and labelled pictures through this module; ``sources`` reads whole labelled data sets.
 """
 
 from __future__ import annotations

@@ -1,0 +1,58 @@
+"""The discriminator of a DCGAN: halving convolutions, and one score for each class.
+
+It has no batch norm. Rows then do not see each other, so that real, generated and steered images can go through in one batch without
+sharing statistics, and the gradient penalty is that of each image alone. ``dcgan`` has the generator; ``training`` the losses.
+
+Sources: Radford, Metz & Chintala, "Unsupervised representation learning with deep convolutional generative adversarial networks", ICLR
+2016; for the class as one more linear score Miyato & Koyama, "cGANs with projection discriminator", ICLR 2018, eq. 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SLOPE = 0.2
+
+
+class DCGANDiscriminator(nn.Module):
+    """image -> (n,) scores before the sigmoid: above 0 is real.
+
+    Args:
+        widths: channels from the image on, each of half the side of the one before, e.g. (1, 32, 64, 128).
+        last: side of the last map.
+        classes: how many there are, or None.
+    """
+
+    def __init__(self, widths: Sequence[int], *, last: int = 4, classes: int | None = None) -> None:
+        super().__init__()
+        self.classes = classes
+        self.layers = nn.ModuleList(nn.Conv2d(narrow, wide, 4, 2, 1) for narrow, wide in pairwise(widths))
+        self.scores = nn.Linear(widths[-1] * last**2, 1 + (classes or 0))
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        x = images
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), SLOPE)
+        scores = self.scores(x.flatten(1)).float()  # (n, 1 + classes): of any class, and what each class adds
+        if not self.classes:
+            return scores[:, 0]
+        assert labels is not None
+        return scores[:, 0] + scores.gather(1, 1 + labels[:, None])[:, 0]
+
+
+def initialised(network: nn.Module, rng: torch.Generator) -> nn.Module:
+    """The same network with the weights DCGAN begins with: N(0, .02), norms N(1, .02), no bias, label tables N(0, 1)."""
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.BatchNorm2d):
+                module.weight.normal_(float(isinstance(module, nn.BatchNorm2d)), 0.02, generator=rng)
+                if module.bias is not None:
+                    module.bias.zero_()
+            elif isinstance(module, nn.Embedding):
+                module.weight.normal_(0, 1, generator=rng)
+    return network
