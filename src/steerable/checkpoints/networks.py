@@ -44,7 +44,7 @@ class StoredNetwork:
     trouble: str = ""
 
     def tensors(self, size: int) -> dict[str, Tensor]:
-        """The tensors of a file of ``size`` bytes.
+        """The tensors of a file of ``size`` bytes, in memory of their own: torch's sums depend on how numbers are aligned.
 
         Raises:
             ValueError: damaged ones, or more numbers than the file has bytes for.
@@ -54,7 +54,7 @@ class StoredNetwork:
         budget, found = Budget(4 * size + SPARE), {}
         for key, entry in self.entries.items():
             try:
-                found[key] = entry if isinstance(entry, Tensor) else tensor_of(entry, budget)
+                found[key] = entry.clone() if isinstance(entry, Tensor) else tensor_of(entry, budget)
             except ValueError as error:
                 raise ValueError(f"{f'{self.name}: ' if self.name else ''}{shown(key)}: {error}") from error
         return found

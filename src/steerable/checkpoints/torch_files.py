@@ -205,7 +205,7 @@ def tensor_of(record: Stored | Array, budget: Budget) -> Tensor:
     row = budget.storages[id(record.storage)]
     row = row[: available * dtype.itemsize]
     row = row.view(dtype) if dtype != torch.bool else row.bool()
-    return row.as_strided(record.size, record.stride, record.offset).contiguous()
+    return row.as_strided(record.size, record.stride, record.offset).clone(memory_format=torch.contiguous_format)
 
 
 def _unpacked(storage: Storage | Packed) -> Storage:
