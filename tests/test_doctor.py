@@ -6,14 +6,17 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from generators.parity import cases, load
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 from toys import layered_generator, linear_generator
 
-from steerable import doctor, recipe, store, zoo
+from steerable import doctor, provenance, recipe, store, zoo
 from steerable.cli import execute
 from steerable.generators.dcgan import from_state_dict
+from steerable.generators.exported import load_exported
+from steerable.generators.families import from_tensors
 from steerable.generators.module import wrap
 from steerable.protocols import Latents
 
@@ -212,30 +215,30 @@ def test_anything_at_all_gets_a_report(thing):
 
 
 def test_a_shipped_generator_states_licence_and_source():
-    assert doctor.stated("faces64") == {"licence": zoo.entries()["faces64"].licence, "source": "PyPI gan-face-generate 1.1.1"}
+    assert provenance.stated("faces64") == {"licence": zoo.entries()["faces64"].licence, "source": "PyPI gan-face-generate 1.1.1"}
 
 
 def test_licences_are_read_from_the_description_a_json_and_a_card(tiny, tmp_path):
     path = store.save_generator(tiny, tmp_path / "tiny.safetensors")
-    assert "licence" not in doctor.stated(path)
+    assert "licence" not in provenance.stated(path)
     (tmp_path / "README.md").write_text('---\nlibrary_name: steerable\nlicense: "cc0-1.0"\n---\n# Tiny\n', encoding="utf-8")
-    assert doctor.stated(path)["licence"] == "cc0-1.0"
+    assert provenance.stated(path)["licence"] == "cc0-1.0"
     (tmp_path / "config.json").write_text(json.dumps({"license": "apache-2.0"}), encoding="utf-8")
-    assert doctor.stated(path)["licence"] == "apache-2.0"
+    assert provenance.stated(path)["licence"] == "apache-2.0"
     save_file(tiny.network.state_dict(), path, metadata={"license": "mit"})
-    assert doctor.stated(path)["licence"] == "mit"
+    assert provenance.stated(path)["licence"] == "mit"
 
 
 def test_a_layout_is_known_from_an_import(tiny, tmp_path):
     torch.save({f"module.{key}": value for key, value in tiny.network.state_dict().items()}, tmp_path / "netG.pth")
-    assert doctor.stated(tmp_path / "netG.pth")["layout"] == "DCGAN"
+    assert provenance.stated(tmp_path / "netG.pth")["layout"] == "DCGAN"
     store.import_generator(tmp_path / "netG.pth", tmp_path / "out.safetensors")
-    assert doctor.stated(tmp_path / "out.safetensors")["layout"] == "DCGAN"
+    assert provenance.stated(tmp_path / "out.safetensors")["layout"] == "DCGAN"
 
 
 @pytest.mark.parametrize("name", ["nowhere.safetensors", "noname"])
 def test_nothing_is_stated_where_nothing_is(name):
-    assert doctor.stated(name) == {}
+    assert provenance.stated(name) == {}
 
 
 # ------------------------------------------------------------------ the verb
@@ -259,6 +262,36 @@ def test_a_failed_check_is_exit_code_1(tiny, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(zoo, "load_generator", lambda *a, **k: Sick(linear_generator(), **SICK["gradients"]))
     assert execute(["doctor", "faces64"]) == 1
     assert "toy failed: gradients" in capsys.readouterr().out
+
+
+def scripted(path, *layers):
+    torch.jit.script(nn.Sequential(*layers)).save(path)
+    return path
+
+
+def test_a_program_that_keeps_its_latents_to_itself_is_told_what_is_missing(tmp_path, capsys):
+    path = scripted(tmp_path / "mine.pt", nn.Linear(8, 48), nn.Unflatten(1, (3, 4, 4)), nn.Tanh())
+    assert execute(["doctor", str(path)]) == 1
+    shown = capsys.readouterr().out
+    assert "spaces, sample, to_space, __call__, image_shape, fingerprint" in shown and "mine is no generator yet" in shown
+    assert "load_exported('mine.pt', latent_size=...)" in shown
+    assert "latent_size=8" in doctor.examine(torch.jit.script(nn.Sequential(nn.Linear(8, 48)))).advice
+    assert doctor.examine(load_exported(path, latent_size=8)).healthy
+
+
+def test_a_program_that_is_broken_is_bad_input(tmp_path, capsys):
+    path = scripted(tmp_path / "mine.pt", nn.Linear(8, 48))
+    path.write_bytes(path.read_bytes()[:-200])
+    assert execute(["doctor", str(path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", cases("stylegan2-ada"))
+def test_a_style_based_generator_is_healthy_in_all_its_spaces(name):
+    case = load(name)
+    report = doctor.examine(from_tensors(case.state, case.facts["constructor"], name=name))
+    assert report.healthy, report.checks
+    assert list(report.spaces) == ["z", "w", "w+", "s"] and report.family == "stylegan2"
 
 
 @pytest.mark.parametrize(

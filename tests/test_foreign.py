@@ -7,6 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from generators.parity import cases, load
 from safetensors.torch import save_file
 from toys import OnePixel, layered_generator, linear_generator
 
@@ -15,6 +16,7 @@ from steerable.cli import execute
 from steerable.controls.directions import amounts
 from steerable.fitting.calibrate import calibrate
 from steerable.foreign import load_directions
+from steerable.generators.families import from_tensors
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +191,19 @@ def test_they_can_be_calibrated(toy, tmp_path):
     pixel = calibrate(toy, control, {"bright": OnePixel()}, n=8)
     assert float(pixel.vectors[0] @ toy.matrix[0]) == pytest.approx(1, rel=1e-3)  # one unit is one level of the pixel
     assert pixel.knobs[0].unit == "levels" and "calibration" in pixel.fit
+
+
+@pytest.mark.parametrize("case", cases("stylegan2-ada"))
+def test_a_direction_in_some_layers_of_a_stylegan_moves_their_styles_and_no_others(tmp_path, case):
+    stylegan = from_tensors(load(case).state, load(case).facts["constructor"], name=case)
+    size, rows = stylegan.spaces["w"].shape[0], stylegan.spaces["w+"].shape[0]
+    control = load_directions(npy(tmp_path / "age.npy", unit(1, size)), stylegan, space="w", layers=f"{rows - 2}-{rows - 1}", name="age")
+    latents = stylegan.sample(2, seed=0, space="w+", labels=0 if stylegan.classes else None)
+    moved = control.steer(latents, amounts(control, 2, age=3.0))
+    before, after = (stylegan.to_space(one, "s").values for one in (latents, moved))
+    driven = [bool(((after - before)[:, start:end] != 0).any()) for _, start, end in stylegan.spaces["s"].layers]
+    assert driven[-1] and not any(driven[: rows - 2]), driven
+    assert (stylegan(moved) - stylegan(latents)).abs().max() > 1e-3
 
 
 # ------------------------------------------------------------------ bad input

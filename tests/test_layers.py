@@ -20,7 +20,7 @@ ROWS = (  # lowest first
     {"protocols", "checks", "progress", "sensitivity", "files"},
     {"checkpoints", "generators", "features", "edits", "controls", "data"},
     {"fitting", "training", "evaluation", "render", "sampling"},
-    {"cards", "doctor", "foreign", "hub", "importing", "recipe", "store", "zoo"},
+    {"cards", "doctor", "foreign", "hub", "importing", "provenance", "recipe", "store", "zoo"},
     {"cli", "demo", "scenes", "report", "studio"},
 )
 SIDEWAYS = {
@@ -37,8 +37,9 @@ SIDEWAYS = {
     ("zoo", "hub"): "a generator too",
     ("cards", "hub"): "what is uploaded is fetched there",
     ("cards", "store"): "and stored as a file",
-    ("doctor", "importing"): "the layout of anybody's file",
-    ("doctor", "zoo"): "licences of what is shipped",
+    ("doctor", "importing"): "a program of torch is no checkpoint",
+    ("provenance", "importing"): "the layout of anybody's file",
+    ("provenance", "zoo"): "licences of what is shipped",
     ("zoo", "store"): "named weights are stored weights",
     ("recipe", "store"): "a recipe names stored controls",
     ("recipe", "zoo"): "a recipe names a generator of the zoo",

@@ -1,14 +1,11 @@
 """What a generator is, and whether it can be steered: everything that this package relies on, measured.
 
 ``examine`` never raises over what it examines: a check that cannot run has failed, with the reason. An object that is no generator gets
-a report of what is missing from ``protocols.Generator`` and what to write instead. ``stated`` reads licence and source from where files
-state them.
+a report of what is missing from ``protocols.Generator`` and what to write instead. Licence and source are as ``provenance`` finds them.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import sys
 import time
@@ -18,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from steerable import checks, files, importing, progress, sampling, zoo
+from steerable import checks, importing, progress, sampling
 from steerable.protocols import Generator, Images, Latents, LatentSpace
 
 METHODS = ("spaces", "sample", "to_space", "__call__")
@@ -108,7 +104,7 @@ def examine(generator: Any, *, stated: Mapping[str, str] | None = None) -> Repor
 
     Args:
         generator: any object; a module that is no generator yet gets told what to write.
-        stated: "layout", "source" and "licence" as its file states them; see ``stated``.
+        stated: "layout", "source" and "licence" as its file states them; see ``provenance.stated``.
     """
     stated = {key: value for key, value in (stated or {}).items() if key in ("layout", "source", "licence") and value}
     missing = tuple(member for member in (*METHODS, *DETAILS) if not _has(generator, member))
@@ -149,6 +145,19 @@ def examine(generator: Any, *, stated: Mapping[str, str] | None = None) -> Repor
         images=trial.sheet,
         **stated,
     )
+
+
+def untold(path: Path, error: ValueError) -> Report:
+    """The report on a program of torch (TorchScript, ``torch.export``) that does not say by itself how it is called.
+
+    Raises:
+        ValueError: ``error`` again, where the file is no such program, or something else is the matter with it.
+    """
+    reason = str(error)
+    if not importing.is_program(path) or not re.search(r"(latent_size|value_range|classes)=", reason):
+        raise error
+    advice = f"steerable.generators.exported.load_exported({path.name!r}, latent_size=...) gives it all of them. {reason}"
+    return Report(name=path.stem, family="a program of torch", missing=(*METHODS, *DETAILS), advice=advice)
 
 
 class _Trial:
@@ -293,63 +302,6 @@ class _Trial:
         return True, f"{peak:.0f} MB at most, of the whole process so far"
 
 
-def stated(name: str | os.PathLike[str]) -> dict[str, str]:
-    """What a file, or the files beside it, state about a generator: "layout", "source", "licence"; only what was found.
-
-    Looked for in the zoo's manifest, in the description inside safetensors, in what an import of the file tells, in the file's own
-    JSON and ``config.json``, and in the header of a model card (``README.md``) beside it.
-    """
-    text = os.fspath(name)
-    if text in zoo.entries():
-        entry = zoo.entries()[text]
-        return {"licence": entry.licence, "source": f"{entry.registry} {entry.package} {entry.version}"}
-    path = Path(text)
-    if not path.exists():
-        return {}
-    folder = path if path.is_dir() else path.parent
-    found: dict[str, str] = {}
-    for place in (_inside(path), _json(path.with_suffix(".json")), _json(folder / "config.json"), _card(folder / "README.md")):
-        origin = place.get("origin") if isinstance(place.get("origin"), dict) else {}
-        for key, names in {"licence": ("licence", "license"), "layout": ("layout",), "source": ("source",)}.items():
-            told = [one[name] for one in (place, origin) for name in names if isinstance(one.get(name), str) and one[name].strip()]
-            if told and key not in found:
-                found[key] = " ".join(told[0].split())
-    return found
-
-
-def _inside(path: Path) -> dict[str, Any]:
-    """The description in a file of ours; of anybody else's, what importing it tells."""
-    described, metadata = {}, {}
-    try:
-        if path.is_file() and files.sniff(path) == "a safetensors file":
-            with safe_open(path, "pt") as file:
-                metadata = dict(file.metadata() or {})
-            described = json.loads(metadata.get("steerable", "{}"))
-        if not described:
-            described = {"origin": dict(importing.imported(path).origin)}
-    except (SafetensorError, ValueError, OSError):
-        return metadata
-    return {**metadata, **described} if isinstance(described, dict) else metadata
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _card(path: Path) -> dict[str, Any]:
-    """Plain ``key: value`` lines of a model card's YAML header."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return {}
-    header = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
-    return dict(re.findall(r"^(\w+): *[\"']?(.+?)[\"']?$", header[1], re.MULTILINE)) if header else {}
-
-
 def _has(thing: Any, member: str) -> bool:
     if member == "__call__":  # every nn.Module can be called; as a generator it has to take latents, which only sample() gives
         return callable(thing) and (not isinstance(thing, nn.Module) or hasattr(thing, "sample"))
@@ -373,10 +325,13 @@ def _advice(thing: Any, missing: tuple[str, ...]) -> str:
 
 def _latent_size(module: nn.Module) -> str:
     """What the first layer takes, where that can be seen: a guess to start from."""
-    first = next((one for one in module.modules() if isinstance(one, nn.Linear | nn.ConvTranspose2d | nn.Conv2d)), None)
-    if isinstance(first, nn.Linear):
-        return str(first.in_features)
-    return f"({first.in_channels}, 1, 1)" if first is not None else "..."
+    for one in module.modules():
+        kind, weight = getattr(one, "original_name", type(one).__name__), getattr(one, "weight", None)  # TorchScript keeps the first
+        if kind == "Linear" and isinstance(weight, Tensor):
+            return str(weight.shape[1])
+        if kind in ("Conv2d", "ConvTranspose2d") and isinstance(weight, Tensor):
+            return f"({weight.shape[1 if kind == 'Conv2d' else 0]}, 1, 1)"
+    return "..."
 
 
 def _described(space: LatentSpace, *, steered: bool) -> str:

@@ -28,21 +28,26 @@ def doctor(
     gradients are right and truncation sane, and how fast it is. Exit code 0: healthy; 1: a check failed; 2: bad input.
     """
     from steerable import doctor as clinic
-    from steerable import hub
+    from steerable import hub, provenance
 
     if out is not None:
         options.file(out, ".png", "a contact sheet")
     file = hub.fetch(generator) if hub.is_address(generator) else generator
-    report = clinic.examine(options.generator(str(file), device, with_), stated=clinic.stated(file))
+    try:
+        report = clinic.examine(options.generator(str(file), device, with_), stated=provenance.stated(file))
+    except ValueError as error:
+        report = clinic.untold(Path(file), error)
     terminal.table(f"{report.name}, as found", ("what", "value"), report.facts())
-    say("")
+    if report.missing:
+        say(f"{report.name} is no generator yet")
+        return FAILED
     words = {True: "ok", False: "FAILED", None: "–"}
-    terminal.table("checks; judge: the images themselves", ("check", "result", "measured"), [
-        (check.name, words[check.ok], check.measured) for check in report.checks
-    ])  # fmt: skip
+    say("")
+    rows = [(check.name, words[check.ok], check.measured) for check in report.checks]
+    terminal.table("checks; judge: the images themselves", ("check", "result", "measured"), rows)
     say("")
     failed = [check.name for check in report.checks if check.ok is False]
-    say(f"{report.name} is healthy" if report.healthy else f"{report.name} failed: {', '.join([*report.missing, *failed])}")
+    say(f"{report.name} is healthy" if report.healthy else f"{report.name} failed: {', '.join(failed)}")
     if out is not None and report.images is not None:
         _sheet(report, generator, out)
         say(f"written: {out}")
