@@ -4,6 +4,11 @@
 style scales the kernel (as published) or, the same by linearity, the activations before and after an ordinary
 convolution. Whichever of the two is smaller is scaled.
 
+What makes it faster than the published form on a CPU, most first: no grouped convolutions (one image at a time where
+each has kernels of its own, all at once where they share them; three times at a batch of 8); Winograd's algorithm for
+wide layers (see ``winograd``; 15 % of an image at 256 px); activations and kernels kept in channels-last order, so that nothing is
+copied (a doubling convolution and its blur take a third of the time); bias, noise and activation in place, their gains folded.
+
 Source: Karras, Laine, Aittala, Hellsten, Lehtinen & Aila, "Analyzing and improving the image quality of StyleGAN",
 CVPR 2020, section 2.2 (eq. 1 to 3) and appendix B; Karras et al., "Training generative adversarial networks with limited data", NeurIPS
 2020, for the clamp.
@@ -113,32 +118,40 @@ class Convolution(nn.Module):
         """
         energy = self.weight.square().sum((2, 3)) if self.energy is None else self.energy
         demodulation = GAIN * torch.rsqrt(style.square() @ energy.T + self.epsilon)  # (n, narrow)
-        bias = GAIN * self.bias[:, None, None]
-        if self.points is not None and dtype == torch.float32 and x.device.type == "cpu" and not torch.is_grad_enabled():
+        bias = GAIN * self.bias
+        if self._by_winograd(x, dtype):
             x = winograd.convolved(x * style[:, :, None, None], self.points)
-            x = torch.addcmul(bias, x, demodulation[:, :, None, None])
+            x = torch.addcmul(bias[:, None, None], x, demodulation[:, :, None, None])
         elif self.thin and len(x) == 1:
             kernel = self.weight * style[0, :, None, None] * demodulation[0, :, None, None, None]
-            x = self._convolved(x.to(dtype), kernel.to(dtype))
-            x = _added(x, bias)
+            x = self._convolved(x.to(dtype), kernel.to(dtype), bias)
         else:
-            x = self._convolved((x * style[:, :, None, None]).to(dtype), self.weight.to(dtype))
-            x = torch.addcmul(bias, x, demodulation[:, :, None, None])
+            x = self._convolved((x * style[:, :, None, None]).to(dtype), self.weight.to(dtype), None)
+            x = torch.addcmul(bias[:, None, None], x, demodulation[:, :, None, None])
         if isinstance(noise, Tensor):
             x = x + GAIN * self.strength * noise
         elif noise == "fixed":
             x = _added(x, GAIN * self.strength * self.noise if self.grain is None else self.grain)
         return _activated(x, self.clamp)
 
-    def _convolved(self, x: Tensor, kernel: Tensor) -> Tensor:
-        if not self.doubles:
-            return F.conv2d(x, kernel, padding=1).float()
-        x = F.conv_transpose2d(x, kernel.transpose(0, 1), stride=2).float()
-        taps = torch.tensor(TAPS, dtype=x.dtype, device=x.device) / 4
-        return F.conv2d(x, torch.outer(taps, taps).expand(len(kernel), 1, 4, 4), padding=1, groups=len(kernel))
+    def _convolved(self, x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+        if self.doubles:
+            x = F.conv_transpose2d(x, kernel.transpose(0, 1), stride=2).to(self.bias.dtype)
+            taps = torch.tensor(TAPS, dtype=x.dtype, device=x.device) / 4
+            return F.conv2d(x, torch.outer(taps, taps).expand(len(kernel), 1, 4, 4), bias, padding=1, groups=len(kernel))
+        if bias is None or x.dtype == bias.dtype:
+            return F.conv2d(x, kernel, bias, padding=1).to(self.bias.dtype)
+        return _added(F.conv2d(x, kernel, padding=1).to(bias.dtype), bias[:, None, None])
+
+    def _by_winograd(self, x: Tensor, dtype: torch.dtype) -> bool:
+        """Where it is faster: on a CPU and without a graph; from 256 channels on it beats bfloat16 too, and is exact."""
+        if self.points is None or x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_grad_enabled():
+            return False
+        return dtype == torch.float32 or min(self.weight.shape[:2]) >= 256
 
 
 def _added(x: Tensor, constant: Tensor) -> Tensor:
+    """x + constant, in place where no graph needs x, which was made in this layer."""
     return x + constant if torch.is_grad_enabled() else x.add_(constant)
 
 
@@ -164,5 +177,5 @@ def _activated(x: Tensor, clamp: float | None) -> Tensor:
     if torch.is_grad_enabled():
         x = F.leaky_relu(x, SLOPE)
         return x if clamp is None else x.clamp(-clamp, clamp)
-    x = F.leaky_relu_(x, SLOPE)  # x was made in this layer
+    x = F.leaky_relu_(x, SLOPE)
     return x if clamp is None else x.clamp_(-clamp, clamp)

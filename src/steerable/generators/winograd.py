@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)  # and infinity
-CHUNK = 2**16  # tiles x channels worked on at once: their 36 values stay in the cache
+CHUNK = 2**15  # tiles x channels worked on at once: their 36 values stay in the cache
 
 
 def evaluated(kernels: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ def evaluated(kernels: Tensor) -> Tensor:
 def convolved(x: Tensor, values: Tensor) -> Tensor:
     """The 3 x 3 convolution, zeros around x, of (n, wide, 4 h, 4 w) with kernels that were ``evaluated``."""
     n, wide, height, width = x.shape
-    down, across = height // 4, width // 4
+    across = width // 4
     padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))  # (n, 4 h + 2, 4 w + 2, wide)
     tiles = padded.unfold(1, 6, 4).unfold(2, 6, 4).permute(0, 1, 4, 5, 2, 3)  # (n, down, 6, 6, across, wide)
     inputs, output = INPUT.to(x), OUTPUT.to(x)
