@@ -201,6 +201,22 @@ def test_code_that_names_anything_but_arithmetic_is_refused(files, tmp_path, lin
         load_exported(rewritten(files["traced"], tmp_path / "g.pt", change))
 
 
+def test_a_damaged_length_in_its_pickle_takes_no_memory(files, tmp_path):
+    path = rewritten(files["traced"], tmp_path / "g.pt", lambda m: {**m, "data.pkl": b"\x80\x02X\x00\x00\x00\xb0xy."})
+    with pytest.raises(ValueError, match=r"data\.pkl in it is damaged: expected 29\d+ bytes"):
+        load_exported(path)
+
+
+def test_a_script_without_a_forward_method_is_refused(files, tmp_path):
+    def change(members):
+        return {
+            name: content.replace(b"def forward", b"def onwards") if name.endswith(".py") else content for name, content in members.items()
+        }
+
+    with pytest.raises(ValueError, match=r"no forward method|cannot load"):
+        load_exported(rewritten(files["scripted"], tmp_path / "g.pt", change), latent_size=6)
+
+
 def test_objects_of_compiled_classes_are_refused(files, tmp_path):
     path = rewritten(files["traced"], tmp_path / "g.pt", lambda m: {**m, "data.pkl": b"c__torch__.torch.classes.mine\nThing\n."})
     with pytest.raises(ValueError, match="compiled classes"):

@@ -13,6 +13,7 @@ import io
 import os
 import pickletools
 import re
+import struct
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ from steerable.generators.exported_graph import Graph, refuse_bomb
 from steerable.generators.module import LabelForm, ModuleGenerator, wrap
 
 MOST_CODE = 2**24
+MOST_ROWS = 1024
 KEPT = re.compile(r"data\.pkl|constants\.pkl|(data|constants)/\d+|code/[\w./]+\.py|version|byteorder|\.data/version")
 UNSAFE = {"save", "from_file", "load", "set_", "set_data"}  # operators of TorchScript on files, and on foreign memory
 PRIM = {"NumToTensor", "data", "device", "dtype", "is_cuda", "is_mkldnn", "is_quantized", "layout", "requires_grad", "shape", "itemsize"}
@@ -76,6 +78,8 @@ def load_exported(
         if stored is not None and given is not None and tuple(given) != stored and not script:
             raise ValueError(f"it was exported for latents of {stored}, got latent_size={latent_size}.")
         batch = shapes[0][0] if shapes and not script else None
+        if batch is not None and not 1 <= batch <= MOST_ROWS:
+            raise ValueError(f"it was exported for batches of {batch}; 1 to {MOST_ROWS} were expected.")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     module = Program(program, _digest(members), batch)
@@ -171,6 +175,7 @@ def _torchscript(members: Mapping[str, bytes]) -> tuple[nn.Module, list[list[int
     for member in ("data.pkl", "constants.pkl"):
         if b"torch.classes" in members.get(member, b""):
             raise ValueError(f"{member} in it holds objects of compiled classes: only tensors are read.")
+        _opcodes(member, members.get(member, b"."))  # torch takes the memory that a damaged length asks for
     copy = io.BytesIO()
     with zipfile.ZipFile(copy, "w") as archive:
         for member, content in members.items():
@@ -184,6 +189,8 @@ def _torchscript(members: Mapping[str, bytes]) -> tuple[nn.Module, list[list[int
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise ValueError(f"torch cannot load its TorchScript: {lines[0] if lines else type(error).__name__}") from error
+    if not hasattr(module, "forward"):
+        raise ValueError("its TorchScript has no forward method: save the generator's module.")
     return module, _traced(members.get("traced_inputs.pkl", b""))
 
 
@@ -222,16 +229,21 @@ def _builtins() -> set[str]:
 def _traced(pickled: bytes) -> list[list[int | None]]:
     """Shapes of the tensors that a program was traced with, from the opcodes of their pickle; nothing is unpickled."""
     shapes: list[list[int | None]] = []
-    try:
-        opcodes = [(opcode.name, arg) for opcode, arg, _ in pickletools.genops(pickled)] if pickled else []
-    except (ValueError, IndexError, KeyError, UnicodeDecodeError):
-        return []
+    opcodes = _opcodes("traced_inputs.pkl", pickled) if pickled else []
     for i, (kind, _) in enumerate(opcodes):
         if kind == "BINPERSID":  # then the offset, and the sizes as a tuple
             after = [(k, a) for k, a in opcodes[i + 1 : i + 24] if k not in ("BINPUT", "LONG_BINPUT", "MARK")]
             sizes = [arg for _, arg in after[1 : next((j for j, (k, _) in enumerate(after) if k.startswith("TUPLE")), 1)]]
             shapes.append([int(size) if isinstance(size, int) else None for size in sizes])
     return shapes
+
+
+def _opcodes(member: str, pickled: bytes) -> list[tuple[str, object]]:
+    """The instructions of a pickle, none of which is carried out."""
+    try:
+        return [(opcode.name, arg) for opcode, arg, _ in pickletools.genops(pickled)]
+    except (ValueError, IndexError, KeyError, OverflowError, struct.error) as error:
+        raise ValueError(f"{member} in it is damaged: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
 
 
 # ------------------------------------------------------------------ torch.export
