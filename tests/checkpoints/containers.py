@@ -45,7 +45,9 @@ def published(family: str, state: dict[str, Tensor], constructor: dict[str, Any]
             "args": args,
             "ada_aug_p": 0.2,
         }
-        return saved(parts if "latent_avg" in state else {**parts, "latent_avg": torch.zeros(7)}, folder / "550000.pt")
+        return saved(
+            parts if "latent_avg" in state else {**parts, "latent_avg": torch.zeros(constructor["style_dim"])}, folder / "550000.pt"
+        )
     if family == "gan-control":
         (folder / "generator" / "checkpoint").mkdir(parents=True, exist_ok=True)
         told = {"training_config": {"sub_groups_dict": facts["sub_groups_dict"]}, "model_config": constructor}
