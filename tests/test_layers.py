@@ -18,7 +18,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "steerable"
 
 ROWS = (  # lowest first
     {"protocols", "checks", "progress", "sensitivity", "files"},
-    {"checkpoints", "generators", "features", "edits", "controls", "data"},
+    {"checkpoints", "generators", "features", "edits", "controls", "data", "sources"},
     {"fitting", "training", "evaluation", "render", "sampling"},
     {"cards", "doctor", "foreign", "hub", "importing", "provenance", "recipe", "store", "zoo"},
     {"cli", "demo", "scenes", "report", "studio"},
@@ -30,6 +30,9 @@ SIDEWAYS = {
     ("sensitivity", "progress"): "",
     ("fitting", "sampling"): "axes are fitted on measured tables",
     ("fitting", "evaluation"): "calibration is a response pass",
+    ("sources", "data"): "folders of pictures are read as such",
+    ("training", "render"): "sample grids on the way",
+    ("evaluation", "training"): "a walk is judged by the error that it was trained on",
     ("evaluation", "sampling"): "a response is sampled like a table",
     ("store", "importing"): "a generator file may be anybody's",
     ("hub", "importing"): "one cache folder",
@@ -51,7 +54,7 @@ SIDEWAYS = {
 }
 BOTTOM = {"torch", "numpy", "jaxtyping", "safetensors", "steerable"}  # what the lowest row may import at all; rich only inside functions
 SLOW = {"kornia", "sklearn", "scipy", "matplotlib", "pyarrow", "pandas", "PIL", "torchmetrics", "typer", "rich", "jinja2", "pydantic"}
-SLOW |= {"huggingface_hub", "filelock"}
+SLOW |= {"huggingface_hub", "filelock", "accelerate", "tensorboard", "datasets"}
 EARLY = {"recipe.py": {"pydantic"}}  # recipes are pydantic's models; the package imports them when one is read or written
 NAMELESS = {"util", "utils", "common", "helper", "helpers", "base", "config", "core", "misc"}
 DRAWS = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial"}

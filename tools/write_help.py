@@ -11,6 +11,8 @@ from unittest import mock
 FOLDER = Path(__file__).parent.parent / "tests" / "data" / "help"
 STORY = (
     "demo",
+    "train",
+    "train steerable",
     "zoo",
     "import",
     "doctor",

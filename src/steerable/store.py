@@ -115,16 +115,22 @@ def load_feature(path: str | os.PathLike[str], backbone: Callable[[Images], Tens
         raise ValueError(f"{path} is a feature with a part missing or wrong ({error}): save it again.") from error
 
 
-def save_generator(generator: ModuleGenerator, path: str | os.PathLike[str], *, origin: Mapping[str, Any] | None = None) -> Path:
+def save_generator(
+    generator: ModuleGenerator, path: str | os.PathLike[str], *, origin: Mapping[str, Any] | None = None, half: bool = False
+) -> Path:
     """Write a generator of a known family; a wrapped module of your own keeps its own file format.
 
     Args:
         origin: where it came from, for the description.
+        half: in half the bytes; only for weights that half precision holds exactly, for others the file will not load.
 
     Raises:
         TypeError: a generator whose architecture could not be rebuilt from tensors.
     """
-    return files.write_bytes(path, save(*_generator_parts(generator, origin or {})))
+    tensors, description = _generator_parts(generator, origin or {})
+    if half:
+        tensors = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
+    return files.write_bytes(path, save(tensors, metadata=description))
 
 
 def _generator_parts(generator: ModuleGenerator, origin: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:

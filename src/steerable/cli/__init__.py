@@ -1,6 +1,6 @@
 """``steer``: the verbs of the story, in its order. torch is imported when a verb runs, not for ``--help``.
 
-    zoo · import · doctor · sample · measure · fit axes | walks | label · import-directions · apply · evaluate · demo
+    train steerable · zoo · import · doctor · sample · measure · fit axes | walks | label · import-directions · apply · evaluate · demo
 
 Each verb parses, calls the library, and shows what came out; nothing is computed here. ``looking`` has the verbs before fitting,
 ``options`` what several verbs share, ``terminal`` how things are read and shown.
@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from steerable.cli import directions, doctor, evaluating, fitting, importing, looking, steering, terminal
+from steerable.cli import directions, doctor, evaluating, fitting, importing, looking, steering, terminal, training
 
 
 class InOrder(TyperGroup):
@@ -24,7 +24,23 @@ class InOrder(TyperGroup):
         return [name for name in STORY if name in self.commands]
 
 
-STORY = ("demo", "zoo", "import", "doctor", "sample", "measure", "fit", "import-directions", "apply", "evaluate", "axes", "walks", "label")
+STORY = (
+    "demo",
+    "train",
+    "zoo",
+    "import",
+    "doctor",
+    "sample",
+    "measure",
+    "fit",
+    "import-directions",
+    "apply",
+    "evaluate",
+    "axes",
+    "walks",
+    "label",
+    "steerable",
+)
 LOOK: dict[str, Any] = {
     "add_completion": False,
     "rich_markup_mode": None,
@@ -36,8 +52,10 @@ SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 app = typer.Typer(name="steer", context_settings=SETTINGS, **LOOK)
 fit = typer.Typer(context_settings=SETTINGS, **LOOK)
+train = typer.Typer(context_settings=SETTINGS, **LOOK)
 
 app.command(short_help="Steer real faces, end to end, and write a report.")(evaluating.demo)
+app.add_typer(train, name="train", short_help="Train generators that are steerable by construction.")
 app.command(short_help="List the shipped generators, networks and features.")(looking.zoo)
 app.command("import", short_help="Read anybody's checkpoint safely, and write it as safetensors.")(importing.import_)
 app.command(short_help="Say what a generator is, and whether it can be steered.")(doctor.doctor)
@@ -50,6 +68,8 @@ app.command(short_help="Measure what a control really does.")(evaluating.evaluat
 fit.command(short_help="An axis for each measured column.")(fitting.axes)
 fit.command(short_help="A walk for each edit, learned without labels.")(fitting.walks)
 fit.command(short_help="A feature from your own labels.")(fitting.label)
+train.command(short_help="A class-conditional DCGAN, its walk learned with it.")(training.steerable)
+train.callback()(training.train_help)
 
 
 def _version(asked: bool) -> bool:

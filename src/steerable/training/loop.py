@@ -85,6 +85,9 @@ class Run:
 
     def save(self) -> None:
         """The checkpoint, whole or not at all."""
+        bad = [name for name, tensor in self.tensors.items() if not torch.isfinite(tensor).all()]
+        if bad:
+            raise self._diverged(f"{bad[0]} and {len(bad) - 1} other tensors have NaN or infinite numbers")
         description = {"kind": "training", "step": self.done, "seconds": round(self.seconds, 2), "options": dict(self.options)}
         tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in self.tensors.items()}
         files.write_bytes(self.folder / CHECKPOINT, save(tensors, metadata={"steerable": json.dumps(description, sort_keys=True)}))
@@ -156,11 +159,7 @@ class Run:
         for name, mean in means.items():
             if not math.isfinite(mean):
                 kept = self.folder / CHECKPOINT
-                raise ValueError(
-                    f'the loss "{name}" is {mean} by step {self.done}, the training diverges. '
-                    f"{f'The last good state is kept in {kept}' if kept.exists() else 'Nothing was kept yet'}: "
-                    "begin anew with a lower --lr in another --out."
-                )
+                raise self._diverged(f'the loss "{name}" is {mean}')
         if board is None:
             return
         line = {"step": self.done, **{name: float(f"{mean:.6g}") for name, mean in means.items()}, "seconds": round(self.seconds, 1)}
@@ -168,6 +167,11 @@ class Run:
             file.write(json.dumps(line) + "\n")
         for name, mean in means.items():
             board.add_scalar(f"loss/{name}", mean, self.done)
+
+    def _diverged(self, what: str) -> ValueError:
+        kept = self.folder / CHECKPOINT
+        state = f"The last good state is kept in {kept}" if kept.exists() else "Nothing was kept yet"
+        return ValueError(f"{what} at step {self.done}: the training diverges. {state}; begin anew with a lower --lr in another --out.")
 
     def _show(self, images: Images, columns: int, board: SummaryWriter | None) -> None:
         from steerable import render

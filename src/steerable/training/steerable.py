@@ -50,12 +50,23 @@ WEIGHTS, SAMPLES, STEPS = 0, 1, 2  # rows of the training's seed: what is drawn 
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """What a training made: the averaged generator, its walk if one was learned, the steps taken and the log."""
+    """What a training made.
+
+    Attributes:
+        generator: the averaged one.
+        walk: that was learned with it, if one was.
+        half: whether half precision holds its weights exactly; see ``store.save_generator``.
+        steps: taken in all.
+        log: the file.
+        writes: whether this process is the one of several that writes files.
+    """
 
     generator: ModuleGenerator
     walk: Directions | None
+    half: bool
     steps: int
     log: Path
+    writes: bool = True
 
 
 def train_steerable(
@@ -144,8 +155,8 @@ def train_steerable(
         columns=training.columns,
     )
     state.wait_for_everyone()
-    generator = training.generator(name or Path(out).name or "trained")
-    return Trained(generator, training.walk(generator, run.done), run.done, Path(out) / LOG)
+    generator, half = training.generator(name or Path(out).name or "trained")
+    return Trained(generator, training.walk(generator, run.done), half, run.done, Path(out) / LOG, state.is_main_process)
 
 
 class _Training:
@@ -311,19 +322,19 @@ class _Training:
             z = z + (torch.linspace(knob.low, knob.high, self.columns, device=self.device) / reach(knob))[:, None] * self.direction
         return self.average(z.flatten(0, 1), labels.flatten() if classes else None).cpu()
 
-    def generator(self, name: str) -> ModuleGenerator:
-        """The averaged generator, rounded to half precision if that shows in no image by more than one of 256 levels."""
+    def generator(self, name: str) -> tuple[ModuleGenerator, bool]:
+        """The averaged generator, rounded to half precision if that shows in no image by more than one of 256 levels; whether it was."""
         exact = _generator(self.config, self.average.state_dict(), name)
         rounded = {key: value.half().float() if value.is_floating_point() else value for key, value in self.average.state_dict().items()}
         if not all(torch.isfinite(value).all() for value in rounded.values()):
-            return exact
+            return exact, False
         short = _generator(self.config, rounded, name)
         latents = exact.sample(64, seed=row_seed(self.options["seed"], SAMPLES))
         points = latents.values
         if self.joint:
             points = torch.cat([points[:32], points[32:] + torch.linspace(-1, 1, 32)[:, None] * self.direction.detach().cpu()])
         values = [one.network(points, latents.labels) for one in (exact, short)]
-        return short if float((values[0] - values[1]).abs().max()) <= 2 / 255 else exact
+        return (short, True) if float((values[0] - values[1]).abs().max()) <= 2 / 255 else (exact, False)
 
     def walk(self, generator: ModuleGenerator, steps: int) -> Directions | None:
         """The learned walk as a control of that generator, in the edit's unit; None where none was learned."""
