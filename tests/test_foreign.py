@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from generators.parity import cases, load
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 from toys import OnePixel, layered_generator, linear_generator
 
@@ -288,6 +290,33 @@ def test_code_in_a_file_is_never_executed(write, toy, tmp_path):
     with pytest.raises(ValueError, match=r"never loaded|nothing in it was executed"):
         load_directions(path, toy)
     assert not (tmp_path / "executed").exists()
+
+
+GOOD = {
+    "npy": lambda path: np.save(path, unit(2, 6)),
+    "npz": lambda path: ganspace(path, lat=unit(2, 6)),
+    "pt": lambda path: torch.save({"comp": torch.ones(2, 6), "std": torch.ones(2)}, path),
+    "safetensors": lambda path: save_file({"v": torch.ones(2, 6)}, path),
+}
+
+
+@pytest.mark.parametrize("suffix", GOOD)
+@settings(max_examples=60, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_changed_file_is_read_or_refused_in_one_line(suffix, data, toy, tmp_path):
+    path = tmp_path / f"good.{suffix}"
+    if not path.exists():
+        GOOD[suffix](path)
+    content = bytearray(path.read_bytes())
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=4)):
+        content[place] = data.draw(st.integers(0, 255))
+    changed = tmp_path / f"changed.{suffix}"
+    changed.write_bytes(bytes(content[: data.draw(st.integers(1, len(content)))] if data.draw(st.booleans()) else content))
+    try:
+        refusal, control = "", load_directions(changed, toy)
+    except ValueError as error:
+        refusal, control = str(error), None
+    assert "\n" not in refusal and (control is None or control.space == toy.spaces["z"])
 
 
 def test_a_header_that_promises_more_than_the_file_has_takes_no_memory(toy, tmp_path):

@@ -86,7 +86,7 @@ def test_an_address_has_a_repository_a_revision_and_a_file(text, parts):
     assert hub.is_address(text) and hub.parse(str(where)) == where
 
 
-@pytest.mark.parametrize("text", ["hf://a", "hf://", "hf://a/b/../c", "hf://a b/c", "a/b", "hf://a/b@"])
+@pytest.mark.parametrize("text", ["hf://a", "hf://", "hf://a/b/../c", "hf://a b/c", "a/b", "hf://a/b@", "hf://a/b@..", "hf://a/b@*"])
 def test_what_is_no_address_says_how_to_write_one(text):
     with pytest.raises(ValueError, match=r"is no address on the Hub: write hf://owner/repo, hf://owner/repo@revision or"):
         hub.parse(text)

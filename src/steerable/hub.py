@@ -35,7 +35,7 @@ SMALL = 2**20  # bytes of a companion, at most
 TIMEOUT = 10.0  # seconds to wait for an answer of the Hub, or for more of one
 ATTEMPTS, PAUSE = 3, 1.0  # at one file in one call, and seconds between them
 BLOCK = 2**14  # bytes that are written at a time, and lost at most where the line breaks
-_ADDRESS = re.compile(r"hf:/{1,2}(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^/@]+))?(/(?P<file>.+))?")
+_ADDRESS = re.compile(r"hf:/{1,2}(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>\w[\w.-]*))?(/(?P<file>.+))?")
 
 
 @dataclass(frozen=True)
