@@ -281,6 +281,40 @@ def test_a_file_is_not_written_over_itself(tmp_path):
         import_generator("ours.safetensors", "other.safetensors")
 
 
+@ABSENT
+def test_arguments_that_are_anything_are_refused(tmp_path):
+    case = next(parity.load(name) for name in NAMED if parity.load(name).facts["family"] == "gan-control")
+    path = published("gan-control", case.state, case.facts["constructor"], tmp_path / "g", sub_groups_dict=case.facts["sub_groups_dict"])
+    for told in (
+        {"training_config": 3},
+        {"sub_groups_dict": {"age": {}}},
+        {"sub_groups_dict": [1]},
+        {"training_config": {"sub_groups_dict": None}},
+    ):
+        (path / "generator" / "args.json").write_text(json.dumps(told))
+        try:
+            load_generator_file(path)
+        except ValueError as error:
+            assert "\n" not in str(error)  # noqa: PT017 - some of them may be read
+
+
+class Script(torch.nn.Module):
+    def forward(self, z):
+        return (2 * z[:, :, None, None]).tanh().expand(-1, 3, 4, 4) * 0.9
+
+
+def test_a_program_of_torch_is_run_as_it_is(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.trace(Script(), torch.zeros(2, 3)).save(str(tmp_path / "t.pt"))
+        torch.jit.script(Script()).save(str(tmp_path / "s.pt"))
+    assert load_generator_file(tmp_path / "t.pt").spaces["z"].shape == (3,) and not cached(tmp_path)
+    refused(
+        tmp_path / "s.pt",
+        r"does not store the shape of its latents.*steerable\.generators\.exported\.load_exported\('.*s\.pt', \.\.\.\)\.$",
+    )
+
+
 def test_a_program_of_torch_is_not_imported(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -68,7 +68,7 @@ def imported(path: str | os.PathLike[str], *, network: str | None = None, name: 
     try:
         arguments = {**picked.arguments, **checkpoint.arguments}
         layout = families.layout_of(families.without_prefix(tensors), name=name).name
-        generator = families.from_tensors(tensors, arguments, name=name)
+        generator = _made(tensors, arguments, name)
     except ValueError as error:
         odd = [one for one in checkpoint.inert if one != networks.PERSISTENT][:3]
         note = f" It also names {', '.join(odd)}, which was not executed." if odd else ""
@@ -83,6 +83,14 @@ def imported(path: str | os.PathLike[str], *, network: str | None = None, name: 
         "inert": list(checkpoint.inert),
     }
     return Imported(generator, origin)
+
+
+def _made(tensors: Mapping[str, Tensor], arguments: Mapping[str, Any], name: str) -> ModuleGenerator:
+    try:
+        return families.from_tensors(tensors, arguments, name=name)
+    except (TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:  # sizes and arguments may be anything
+        what = f"{type(error).__name__}: {error}"[:200]
+        raise ValueError(f"{name} has tensors or constructor arguments that do not make a network: it is damaged ({what})") from error
 
 
 def _picked(checkpoint: Checkpoint, network: str | None) -> tuple[StoredNetwork, dict[str, Tensor]]:

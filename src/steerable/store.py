@@ -24,7 +24,7 @@ from steerable.checkpoints import folders
 from steerable.controls.directions import Directions
 from steerable.features.network import NetworkFeature
 from steerable.fitting import labels
-from steerable.generators import families
+from steerable.generators import exported, families
 from steerable.generators.module import ModuleGenerator
 from steerable.protocols import Generator, Images, Knob, LatentSpace
 
@@ -258,10 +258,11 @@ def _kept(path: Path, network: str | None) -> Path | None:
 
 def _program(path: Path) -> ModuleGenerator:
     try:
-        from steerable.generators.exported import load_exported
-    except ImportError as error:
-        raise ValueError(f"{path} is a program of torch: load it with torch, and steerable.wrap(module).") from error
-    return load_exported(path)
+        return exported.load_exported(path)
+    except ValueError as error:
+        more = any(word in str(error) for word in ("latent_size", "classes=", "value_range", "labels="))
+        hint = f" Here: steerable.generators.exported.load_exported({str(path)!r}, ...)." if more else ""
+        raise ValueError(f"{error}{hint}") from error
 
 
 def _own_generator(tensors: Mapping[str, Tensor], description: Mapping[str, Any], path: Path, name: str) -> ModuleGenerator:
