@@ -158,7 +158,6 @@ class Run:
         means = {name: float(torch.stack([losses[name] for losses in window if name in losses]).mean()) for name in names}
         for name, mean in means.items():
             if not math.isfinite(mean):
-                kept = self.folder / CHECKPOINT
                 raise self._diverged(f'the loss "{name}" is {mean}')
         if board is None:
             return

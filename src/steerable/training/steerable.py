@@ -260,7 +260,7 @@ class _Training:
         return self.maker.main[1:](x)
 
     @torch.no_grad()
-    def _edited(self, real: Images, made: Images, a: Tensor | None, b: Tensor | None) -> tuple[Images, Images, Tensor]:
+    def _edited(self, real: Tensor, made: Tensor, a: Tensor | None, b: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """The real images as the discriminator sees them, and target and mask of the steered ones: one call of the edit."""
         n, plain = len(real), made[: len(real)]
         if self.edit is None:
