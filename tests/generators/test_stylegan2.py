@@ -7,7 +7,7 @@ import torch
 from generators.parity import assert_equal, assert_gradient, cases, gradient_of, load, numbered, unread
 from torch.func import jacrev, jvp, vjp, vmap
 
-from steerable.generators import families
+from steerable.generators import families, winograd
 from steerable.generators.module import generator_of
 from steerable.generators.stylegan2 import StyleGAN2
 from steerable.protocols import Latents
@@ -386,3 +386,27 @@ def test_a_mean_that_no_file_gives_is_estimated_once_and_always_the_same():
     first, second = random_generator(averaged=False), random_generator(averaged=False)
     assert torch.equal(first.network.mean(), second.network.mean())
     assert first.network.mean() is first.network.mean() and "w_avg" not in first.network.state_dict()
+
+
+# ------------------------------------------------------------------ speed
+
+
+@pytest.mark.parametrize("channels", [(3, 5), (128, 130)])
+def test_winograds_algorithm_is_the_convolution(channels):
+    rng = torch.Generator().manual_seed(0)
+    wide, narrow = channels
+    x, kernels = torch.randn((2, wide, 16, 24), generator=rng), torch.randn((narrow, wide, 3, 3), generator=rng) / (9 * wide) ** 0.5
+    expected = torch.nn.functional.conv2d(x.double(), kernels.double(), padding=1)
+    assert (winograd.convolved(x, winograd.evaluated(kernels)) - expected).abs().max() < 3e-5
+
+
+def test_wide_layers_give_the_same_with_and_without_winograds_algorithm():
+    network = StyleGAN2([("z", [8, 8])], [128, 128, 128])
+    generator = generator_of(network, name="wide")
+    assert [layer.points is not None for layer in network._convolutions()] == [False, False, False, False, True]
+    latents = generator.sample(2, seed=0)
+    with torch.no_grad():
+        fast, forward = generator(latents), jvp(lambda values: generator(latents.at(values)), (latents.values,), (latents.values,))[1]
+    exact, expected = jvp(lambda values: generator(latents.at(values)), (latents.values,), (latents.values,))
+    assert torch.allclose(fast, exact, atol=2e-5 * float(exact.abs().max()))
+    assert torch.allclose(forward, expected, atol=1e-4 * float(expected.abs().max()))

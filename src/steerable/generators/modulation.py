@@ -6,12 +6,13 @@ convolution. Whichever of the two is smaller is scaled.
 
 What makes it faster than the published form on a CPU, most first: no grouped convolutions (one image at a time where
 each has kernels of its own, all at once where they share them; three times at a batch of 8); Winograd's algorithm for
-wide layers (see ``winograd``; 15 % of an image at 256 px); activations and kernels kept in channels-last order, so that nothing is
-copied (a doubling convolution and its blur take a third of the time); bias, noise and activation in place, their gains folded.
+wide layers (see ``winograd``; 15 % of an image at 256 px); activations and kernels kept in channels-last order, so that
+nothing is copied (the largest doubling convolution and its blur then take a third of the time); bias, noise and activation
+in place, their gains folded.
 
 Source: Karras, Laine, Aittala, Hellsten, Lehtinen & Aila, "Analyzing and improving the image quality of StyleGAN",
-CVPR 2020, section 2.2 (eq. 1 to 3) and appendix B; Karras et al., "Training generative adversarial networks with limited data", NeurIPS
-2020, for the clamp.
+CVPR 2020, section 2.2 (eq. 1 to 3) and appendix B; Karras et al., "Training generative adversarial networks with limited
+data", NeurIPS 2020, for the clamp.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from steerable.generators.stages import Options, Stage, class_weights
 
 Noise = Tensor | Literal["fixed"] | None
 SAMPLES_OF_MEAN = 16384
-HALF_FROM = 32  # the side from which precision="bfloat16" acts: below, little time is saved and every error reaches all sides
+HALF_FROM = 64  # the side from which precision="bfloat16" acts: below, little time is saved and every error reaches all sides
 ALONE_FROM = 64  # the side from which a CPU works on one image of a batch after the other
 
 

@@ -27,8 +27,8 @@ LINEAR = r"\.(weight|bias)"
 
 def _nvidia(tensors: Tensors, arguments: Arguments) -> Read:
     """stylegan2-ada-pytorch, and the StyleGAN 2 of the stylegan3 repository."""
-    synthesis = {**arguments, **arguments.get("synthesis_kwargs", {})}
-    mapping = {**arguments, **arguments.get("mapping_kwargs", {})}
+    synthesis = {**arguments, **(arguments.get("synthesis_kwargs") or {})}
+    mapping = {**arguments, **(arguments.get("mapping_kwargs") or {})}
     if (
         synthesis.get("architecture", "skip") != "skip"
         or any(".skip." in key for key in tensors)
@@ -83,7 +83,7 @@ def _rosinality(tensors: Tensors, arguments: Arguments) -> Read:
 def _gan_control(tensors: Tensors, arguments: Arguments) -> Read:
     """GAN-Control: an MLP for each group of z. Groups stand in the latent in the order of their slices, however they are listed."""
     names = list(dict.fromkeys(match[1] for key in tensors if (match := re.fullmatch(rf"style\.(.+)\.\d+{LINEAR}", key))))
-    arguments = {**arguments, **arguments.get("model_config", {}), **arguments.get("training_config", {})}
+    arguments = {**arguments, **(arguments.get("model_config") or {}), **(arguments.get("training_config") or {})}
     if arguments.get("conv_transpose") is False:
         raise ValueError("its doubling convolutions are not transposed ones (conv_transpose=false), which is not known here.")
     places = _places(arguments, names)
