@@ -336,6 +336,14 @@ def test_forward_and_reverse_products_agree_and_equal_differences(any_size):
     assert torch.allclose(forward, near, atol=1e-4 * float(forward.abs().max()))
 
 
+def test_merging_up_sampling_and_convolution_changes_rounding_only(any_size):
+    latents = any_size.sample(2, seed=0)
+    plain = BigGAN(**any_size.network.config).eval()
+    plain.load_state_dict(any_size.network.state_dict())  # and no prepare()
+    with torch.no_grad():
+        assert torch.allclose(plain(latents.values, latents.labels), any_size(latents), atol=2e-5)
+
+
 def test_vmap_gives_the_same_images(any_size):
     latents = any_size.sample(3, seed=0)
     s = any_size.to_space(latents, "s").values

@@ -110,7 +110,10 @@ class BigGAN(nn.Module):
         )
 
     def prepare(self) -> None:
-        """Nothing to fold."""
+        """Merge each up-sampling with the 3 x 3 convolution after it. The state dict stays as it is."""
+        for block in self.blocks:
+            if block.up:
+                block.phases = _phases(block.convs[block.doubling].weight.detach()).contiguous(memory_format=torch.channels_last)
 
     def styles(self, z: Tensor, labels: Tensor | None) -> Tensor:
         """What the first map and each block are told, side by side; the class stands before z."""
@@ -126,6 +129,7 @@ class BigGAN(nn.Module):
         head, *told = s.split(self.sizes, dim=1)
         row = mixing(truncation, len(self.norm.means), published=published_interpolation)
         x = self.linear(head).unflatten(1, (-1, self.first, self.first))
+        x = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # channels last, in words that vmap knows
         for i, block in enumerate(self.blocks):
             x = block(self._attended(x, i), told[i], row)
         x = self._attended(x, len(self.blocks))
@@ -197,12 +201,10 @@ class Norm(nn.Module):
         mean, variance = _at(self.means, row), _at(self.variances, row)  # (c,)
         scale = torch.rsqrt(variance + self.eps)
         if told is None:
-            a = self.gain * scale
-            b = self.offset - mean * a
+            a, b = self.gain * scale, self.offset
         else:
-            a = (1 + self.gain(told)) * scale
-            b = self.offset(told) - mean * a
-        return torch.addcmul(b[..., None, None], x, a[..., None, None]).relu()
+            a, b = (1 + self.gain(told)) * scale, self.offset(told)  # (n, c)
+        return torch.addcmul(b[..., None, None], x - mean[:, None, None], a[..., None, None]).relu()
 
 
 def _at(table: Tensor, row: Row) -> Tensor:
@@ -215,13 +217,14 @@ class PlainBlock(nn.Module):
 
     def __init__(self, told: int, up: bool, wide: int, inner: int, out: int, rows: int, eps: float) -> None:
         super().__init__()
-        self.up = up
+        self.up, self.doubling = up, 0
+        self.register_buffer("phases", None, persistent=False)
         self.norms = nn.ModuleList([Norm(wide, told, rows, eps), Norm(inner, told, rows, eps)])
         self.convs = nn.ModuleList([nn.Conv2d(wide, inner, 3, padding=1), nn.Conv2d(inner, out, 3, padding=1)])
         self.shortcut = nn.Conv2d(wide, out, 1) if up or wide != out else None
 
     def forward(self, x: Tensor, told: Tensor, row: Row) -> Tensor:
-        h = self.convs[0](_up(self.norms[0](x, told, row), self.up))
+        h = _doubled(self, self.norms[0](x, told, row))
         h = self.convs[1](self.norms[1](h, told, row))
         return h + _up(x if self.shortcut is None else self.shortcut(x), self.up)  # 1 x 1 and nearest neighbours commute
 
@@ -231,7 +234,8 @@ class DeepBlock(nn.Module):
 
     def __init__(self, told: int, up: bool, wide: int, inner: int, out: int, rows: int, eps: float) -> None:
         super().__init__()
-        self.up, self.out = up, out
+        self.up, self.out, self.doubling = up, out, 1
+        self.register_buffer("phases", None, persistent=False)
         self.norms = nn.ModuleList(Norm(c, told, rows, eps) for c in (wide, inner, inner, inner))
         self.convs = nn.ModuleList(
             nn.Conv2d(c, d, k, padding=k // 2) for c, d, k in ((wide, inner, 1), (inner, inner, 3), (inner, inner, 3), (inner, out, 1))
@@ -239,7 +243,7 @@ class DeepBlock(nn.Module):
 
     def forward(self, x: Tensor, told: Tensor, row: Row) -> Tensor:
         h = self.convs[0](self.norms[0](x, told, row))
-        h = self.convs[1](_up(self.norms[1](h, told, row), self.up))
+        h = _doubled(self, self.norms[1](h, told, row))
         h = self.convs[2](self.norms[2](h, told, row))
         h = self.convs[3](self.norms[3](h, told, row))
         return h + _up(x[:, : self.out], self.up)
@@ -247,6 +251,31 @@ class DeepBlock(nn.Module):
 
 def _up(x: Tensor, up: bool) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="nearest") if up else x
+
+
+def _doubled(block: PlainBlock | DeepBlock, x: Tensor) -> Tensor:
+    """A block's first 3 x 3 convolution, on the map at twice its size where the block doubles.
+
+    Nearest neighbours repeat every pixel, so a 3 x 3 kernel on them sees 2 x 2 pixels: four kernels of 2 x 2, one for each
+    pixel made of one, give the same with 16 products where there were 36.
+    """
+    conv = block.convs[block.doubling]
+    if not block.up or block.phases is None or block.training:
+        return conv(_up(x, block.up))
+    x = F.conv2d(x, block.phases, conv.bias.repeat(4), padding=1).permute(0, 2, 3, 1).unflatten(3, (2, 2, -1))
+    h, w = x.shape[1] - 1, x.shape[2] - 1  # (n, h + 1, w + 1, 2, 2, c)
+    rows = [torch.stack([x[:, p : p + h, q : q + w, p, q] for q in (0, 1)], dim=3) for p in (0, 1)]  # (n, h, w, 2, c)
+    return torch.stack(rows, dim=2).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
+
+
+def _phases(kernel: Tensor) -> Tensor:
+    """A 3 x 3 kernel (out, in, 3, 3) on repeated pixels as four 2 x 2 ones (4 out, in, 2, 2), row by row of the four pixels."""
+
+    def halves(kernel: Tensor, dim: int) -> list[Tensor]:
+        a, b, c = kernel.unbind(dim)
+        return [torch.stack([a, b + c], dim), torch.stack([a + b, c], dim)]
+
+    return torch.cat([phase for rows in halves(kernel, 2) for phase in halves(rows, 3)])
 
 
 class Attention(nn.Module):
