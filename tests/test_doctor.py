@@ -309,6 +309,15 @@ def test_bad_input_is_exit_code_2_and_one_line(line, message, capsys):
     assert message in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize("name", cases("stylegan2-ada"))
+def test_options_are_in_force_and_in_the_sheet(name, tmp_path, capsys):
+    case = load(name)
+    path = store.save_generator(from_tensors(case.state, case.facts["constructor"], name=name), tmp_path / "g.safetensors")
+    assert execute(["doctor", str(path), "--with", "noise=none", "--out", str(tmp_path / "sheet.png")]) == 0
+    assert "noise=none" in capsys.readouterr().out
+    assert recipe.read(tmp_path / "sheet.png").options == {"noise": "none"}
+
+
 def test_large_images_are_shown_small(tmp_path, monkeypatch, capsys):
     big = linear_generator(2, (1, 512, 512))
     monkeypatch.setattr(zoo, "load_generator", lambda *a, **k: big)

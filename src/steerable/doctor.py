@@ -106,13 +106,14 @@ def examine(generator: Any, *, stated: Mapping[str, str] | None = None) -> Repor
         generator: any object; a module that is no generator yet gets told what to write.
         stated: "layout", "source" and "licence" as its file states them; see ``provenance.stated``.
     """
-    stated = {key: value for key, value in (stated or {}).items() if key in ("layout", "source", "licence") and value}
+    told = {"layout": NOT_STATED, "source": NOT_STATED, "licence": NOT_STATED, **(stated or {})}
+    layout, source, licence = told["layout"], told["source"], told["licence"]
     missing = tuple(member for member in (*METHODS, *DETAILS) if not _has(generator, member))
     kind = type(generator).__name__
     if missing:
-        return Report(name=kind, family=_kind_of(generator), missing=missing, advice=_advice(generator, missing), **stated)
-    network = getattr(generator, "network", None)
-    modules = network if isinstance(network, nn.Module) else generator if isinstance(generator, nn.Module) else None
+        advice = _advice(generator, missing)
+        return Report(kind, _kind_of(generator), layout, source, licence, missing=missing, advice=advice)
+    network = getattr(generator, "network", generator)
     trial = _Trial(generator)
     found = [
         trial.run(name, check)
@@ -132,18 +133,20 @@ def examine(generator: Any, *, stated: Mapping[str, str] | None = None) -> Repor
     ]
     return Report(
         name=next(iter(generator.spaces.values())).generator or kind,
-        family=str(getattr(network, "family", None) or f"your own ({type(network or generator).__name__})"),
+        family=str(getattr(network, "family", None) or f"your own ({type(network).__name__})"),
+        layout=layout,
+        source=source,
+        licence=licence,
         fingerprint=generator.fingerprint,
         image_shape=tuple(generator.image_shape),
         classes=trial.classes,
-        parameters=0 if modules is None else sum(tensor.numel() for tensor in modules.state_dict().values()),
+        parameters=sum(tensor.numel() for tensor in network.state_dict().values()) if isinstance(network, nn.Module) else 0,
         spaces=dict(generator.spaces),
         options=dict(getattr(generator, "options", {})),
         values=trial.values,
         outside=trial.outside,
         checks=tuple(found),
         images=trial.sheet,
-        **stated,
     )
 
 
@@ -163,8 +166,8 @@ def untold(path: Path, error: ValueError) -> Report:
 class _Trial:
     """The checks of one generator; each gives (ok, what was measured)."""
 
-    def __init__(self, generator: Generator) -> None:
-        self.generator = generator
+    def __init__(self, generator: Any) -> None:
+        self.generator: Generator = generator
         self.classes: int | None = getattr(generator, "classes", None)
         self.sheet: Tensor | None = None
         self.values: tuple[float, float] | None = None
@@ -240,12 +243,11 @@ class _Trial:
                 return self.generator(start.at(values))
 
             with torch.no_grad():
-                _, moved = torch.func.jvp(images, (start.values,), (tangent,))
+                moved = torch.func.jvp(images, (start.values,), (tangent,))[1]
             length = moved.norm()
             if not bool(torch.isfinite(length)) or float(length) == 0:
                 return False, f"{name}: forward mode gives {'no change' if float(length) == 0 else 'numbers that are not finite'}"
-            _, pull = torch.func.vjp(images, start.values)
-            (pulled,) = pull(moved / length)
+            pulled = torch.func.vjp(images, start.values)[1](moved / length)[0]
             if not bool(torch.isfinite(pulled).all()):
                 return False, f"{name}: reverse mode gives numbers that are not finite"
             gap = float(((pulled * tangent).sum() - length).abs() / length)

@@ -129,7 +129,7 @@ def _online(where: Address, folder: Path, endpoint: str | None, token: str | Non
         for one in (str(parent / name) for parent in PurePosixPath(chosen).parents for name in COMPANIONS):
             if one in there and (there[one].size or 0) <= SMALL:
                 bring(there[one])
-        path = bring(there[chosen], manifest.get("sha256") if manifest.get("file") == chosen else None)
+        path = bring(there[chosen], str(manifest.get("sha256")) if manifest.get("file") == chosen else None)
         files.write_text(folder / "refs" / where.revision.replace("/", "--"), commit)
     return path
 
@@ -226,7 +226,7 @@ def answered(where: Address | str, ask: Callable[[], Any]) -> Any:
         raise ValueError(f"{where}: the Hub refuses ({code}): {first_line(error)}") from None
     except errors.HFValidationError as error:
         raise ValueError(f"{where} is no name of a repository: {first_line(error)}") from None
-    except (OSError, errors.HTTPError) as error:  # the second: no connection, a timeout
+    except (OSError, errors.HTTPError) as error:  # pyright: ignore[reportPrivateImportUsage] - no connection, a timeout
         raise Unreachable(first_line(error)) from None
 
 
@@ -246,7 +246,7 @@ def _download(where: Address, remote: Remote, commit: str, path: Path, sha256: s
         try:
             _receive(where, remote, commit, part, endpoint, token)
             break
-        except (OSError, errors.HTTPError) as error:
+        except (OSError, errors.HTTPError) as error:  # pyright: ignore[reportPrivateImportUsage]
             if left and not isinstance(error, errors.HfHubHTTPError):  # the line broke: the Hub has not refused
                 logger.info("%s: %s; going on", remote.name, first_line(error))
                 time.sleep(PAUSE)
@@ -256,13 +256,13 @@ def _download(where: Address, remote: Remote, commit: str, path: Path, sha256: s
                 f"{where}: the download of {remote.name} stopped after {done}{of} bytes ({first_line(error)}). "
                 "Run it again: it goes on there."
             ) from None
-    for expected in (remote.digest, sha256):
-        found = None if expected is None else _digest(part, len(expected))
+    for expected in (remote.digest, *([] if sha256 is None else [sha256])):
+        found = _digest(part, len(expected))
         if found != expected:
             kind = files.sniff(part)
             part.unlink()
             raise ValueError(
-                f"checksum mismatch: {remote.name} of {where} is {found[:12]}… ({kind}), expected {str(expected)[:12]}…. "
+                f"checksum mismatch: {remote.name} of {where} is {found[:12]}… ({kind}), expected {expected[:12]}…. "
                 "It was removed; fetch it again, and if this stays, the repository is damaged."
             )
     os.replace(part, path)

@@ -29,7 +29,8 @@ def stated(name: str | os.PathLike[str]) -> dict[str, str]:
     folder = path if path.is_dir() else path.parent
     found: dict[str, str] = {}
     for place in (_inside(path), _json(path.with_suffix(".json")), _json(folder / "config.json"), _card(folder / "README.md")):
-        origin = place.get("origin") if isinstance(place.get("origin"), dict) else {}
+        origin: Any = place.get("origin")
+        origin = origin if isinstance(origin, dict) else {}
         for key, names in {"licence": ("licence", "license"), "layout": ("layout",), "source": ("source",)}.items():
             told = [one[name] for one in (place, origin) for name in names if isinstance(one.get(name), str) and one[name].strip()]
             if told and key not in found:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from steerable.cli import options, terminal
 from steerable.cli.terminal import say
+
+if TYPE_CHECKING:
+    from steerable.doctor import Report
 
 FAILED = 1  # the exit code
 CELL = 256  # pixels of an image on the contact sheet, at most
@@ -49,22 +52,26 @@ def doctor(
     failed = [check.name for check in report.checks if check.ok is False]
     say(f"{report.name} is healthy" if report.healthy else f"{report.name} failed: {', '.join(failed)}")
     if out is not None and report.images is not None:
-        _sheet(report, generator, out)
+        _sheet(report, generator, with_, out)
         say(f"written: {out}")
     return None if report.healthy else FAILED
 
 
-def _sheet(report, name: str, out: Path) -> None:
+def _sheet(report: Report, name: str, with_: list[str] | None, out: Path) -> None:
     """The images of seeds 0 to 15, with the recipe that draws them inside."""
     from torch.nn.functional import interpolate
 
     from steerable import recipe, render
     from steerable.doctor import SEEDS
 
-    images, scale = report.images, max(1, min(2, CELL // report.images.shape[-1]))
+    images = report.images
+    assert images is not None
+    scale = max(1, min(2, CELL // images.shape[-1]))
     if max(images.shape[2:]) > CELL:
         share = CELL / max(images.shape[2:])
         images = interpolate(images, [max(1, round(side * share)) for side in images.shape[2:]], mode="area")
-    made_by = recipe.Recipe(generator=name, fingerprint=report.fingerprint, seeds=tuple(SEEDS))
+    made_by = recipe.Recipe(
+        generator=name, fingerprint=report.fingerprint, options=options.options_of(with_), seeds=tuple(SEEDS), psi=1.0, cutoff=None, scale=1
+    )
     sheet = render.grid(images, captions=[f"seed {seed}" for seed in SEEDS], scale=scale)
     render.write_png(out, sheet, recipe=made_by.model_dump_json(exclude_defaults=True))
