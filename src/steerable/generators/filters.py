@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 RUN = 8  # samples that one window makes along a row
-CACHED = 2**24  # bytes that are worked on at once, half-way to the fine grid
+CACHED = 2**23  # bytes that are worked on at once, half-way to the fine grid
+FINE = 2**21  # and on the fine grid
 GRAIN = 4  # rows that are best asked for together
 
 Rows = Callable[[int, int], Tensor]  # first, last -> the rows first..last-1 of an image, (last - first, width, c)
@@ -172,7 +173,7 @@ class FilteredNonlinearity(nn.Module):
         )
         made: list[Tensor] = []
         coarse, top = self._margined(rows, channels, 0, self._ahead(self.strip_rows + 1, channels)), 0
-        most = self._at_once(channels) if heighten.device.type == "cpu" else self.strips
+        some, most = self._at_once(channels) if heighten.device.type == "cpu" else (channels, self.strips)
         for first in range(0, self.strips, most):
             count = min(most, self.strips - first)
             begin, height = first * self.step, (count - 1) * self.step + self.strip_rows
@@ -180,12 +181,13 @@ class FilteredNonlinearity(nn.Module):
             if bottom <= begin + height:  # one row more than what is read: the last window ends in it
                 more = self._margined(rows, channels, bottom, self._ahead(begin + height + 1, channels, bottom))
                 coarse, top = torch.cat([coarse[begin - top :], more]), begin
-            pixels = coarse[begin - top :].flatten(0, 1)
             samples = height * coarse.shape[1] + widen.shape[1] - RUN
-            wide = _windows(widen, pixels[:samples], RUN).view(height, -1)
-            for start in range(0, count * self.step, self.step):
-                fine = self._nonlinearity(heighten @ wide[start : start + self.strip_rows])
-                made.append(self._down(fine, channels, flatten, narrow))
+            parts = []
+            for part in coarse[begin - top :].split(some, dim=2):
+                wide = _windows(widen, part.flatten(0, 1)[:samples], RUN).view(height, -1)
+                strips = (heighten @ wide[i : i + self.strip_rows] for i in range(0, count * self.step, self.step))
+                parts.append([self._down(self._nonlinearity(fine), part.shape[2], flatten, narrow) for fine in strips])
+            made += [torch.cat(strip, dim=2) for strip in zip(*parts, strict=True)]
         made[-1] = made[-1][: self.out_size - (self.strips - 1) * self.strip]
         return made
 
@@ -193,7 +195,7 @@ class FilteredNonlinearity(nn.Module):
         """Up to which row to ask for at once: as much as the cache holds, in steps of GRAIN rows of the input."""
         if self.up.device.type != "cpu":
             return max(needed, self.in_size + self.top)
-        ahead = max(needed, read + CACHED // 2 // (4 * self.in_size * channels)) - self.top
+        ahead = max(needed, read + CACHED // (4 * self.in_size * channels)) - self.top
         return -(-ahead // GRAIN) * GRAIN + self.top
 
     def _margined(self, rows: Rows, channels: int, first: int, last: int) -> Tensor:
@@ -204,11 +206,13 @@ class FilteredNonlinearity(nn.Module):
             return self.up.new_zeros(last - first, self.fine_width // self.up_factor, channels)
         return F.pad(rows(begin, end), (0, 0, self.top, self.right, begin - first, last - end))
 
-    def _at_once(self, channels: int) -> int:
-        """Strips that the cache holds, shared out evenly."""
-        height = CACHED // (4 * self.fine_width * channels)
+    def _at_once(self, channels: int) -> tuple[int, int]:
+        """Channels of which a strip of the fine grid stays in the cache, and strips of them half-way to it, shared out evenly."""
+        fine = 4 * self.fine_width * self.fine_strip
+        some = 16 * -(-channels // (16 * -(-fine * channels // FINE)))
+        height = CACHED // (4 * self.fine_width * some)
         most = min(max(1, (height - self.strip_rows) // self.step + 1), self.strips)
-        return -(-self.strips // -(-self.strips // most))
+        return some, -(-self.strips // -(-self.strips // most))
 
     def _nonlinearity(self, x: Tensor) -> Tensor:
         if self.clamp is None:
