@@ -50,7 +50,7 @@ class Linear(nn.Module):
 
     def __init__(self, wide: int, narrow: int, *, rate: float = 1.0) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(narrow, wide) / rate)
+        self.weight = nn.Parameter(torch.zeros(narrow, wide))
         self.bias = nn.Parameter(torch.zeros(narrow))
         self.rate, self.gain = rate, rate / sqrt(wide)
 
@@ -89,11 +89,11 @@ class Convolution(nn.Module):
 
     def __init__(self, wide: int, narrow: int, size: int, w_dim: int, *, doubles: bool, clamp: float | None, scaled: bool) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(narrow, wide, 3, 3))
+        self.weight = nn.Parameter(torch.zeros(narrow, wide, 3, 3))
         self.bias = nn.Parameter(torch.zeros(narrow))
         self.affine = Linear(w_dim, wide)
         nn.init.ones_(self.affine.bias)
-        self.register_buffer("noise", torch.randn(size, size))
+        self.register_buffer("noise", torch.zeros(size, size))
         self.strength = nn.Parameter(torch.zeros(()))
         self.doubles, self.clamp = doubles, clamp
         self.epsilon = EPSILON * 9 * wide if scaled else EPSILON
@@ -161,7 +161,7 @@ class Colours(nn.Module):
 
     def __init__(self, wide: int, channels: int, w_dim: int, *, clamp: float | None) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(channels, wide, 1, 1))
+        self.weight = nn.Parameter(torch.zeros(channels, wide, 1, 1))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.affine = Linear(w_dim, wide)
         nn.init.ones_(self.affine.bias)

@@ -79,7 +79,7 @@ class StyleGAN2(nn.Module):
         self.register_buffer("w_avg", torch.zeros(self.w_dim) if averaged else None)
         self._mean: Tensor | None = None
 
-        self.const = nn.Parameter(torch.randn(widths[0], 4, 4))
+        self.const = nn.Parameter(torch.zeros(widths[0], 4, 4))
         self.layers: list[tuple[str, int]] = []  # name of each layer that has styles, and the row of w+ that it reads
         for i, width in enumerate(widths):
             side, block = 4 * 2**i, nn.Module()
@@ -125,6 +125,15 @@ class StyleGAN2(nn.Module):
     def prepare(self) -> None:
         for layer in self._convolutions():
             layer.prepare()
+
+    def initialise(self, rng: torch.Generator) -> None:
+        """The random weights that training starts from; a new network's are zero."""
+        with torch.no_grad():
+            for key, tensor in self.state_dict().items():
+                if key.endswith(("weight", "const", "noise")):
+                    rate = self.config["rate"] if key.startswith("mapping") else 1
+                    tensor.copy_(torch.randn(tensor.shape, generator=rng) / rate)
+        self.prepare()
 
     def mapped(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """z -> w, group by group; lengths are divided out, and the label's embedding has a length of its own."""
