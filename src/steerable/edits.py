@@ -5,10 +5,15 @@ that it can know: the part that a shift moves in from outside the frame is unkno
 nothing. The signs, as seen on the screen:
 
     brightness, red, green, blue   what is added to the [0, 1]-scaled colour; > 0 is lighter, redder, ...
+    lab-lightness, lab-red, lab-yellow
+                                   what is added to L*, a* and b* of CIE Lab; > 0 is lighter, redder (less green), yellower (less blue)
     contrast                       stops, log2 of the factor about the image's mean luminance; > 0 is harder
     zoom                           log2 of the magnification about the centre; > 0 enlarges
     shift-x, shift-y               in image widths and heights; > 0 moves to the right, down
     rotate                         degrees about the centre; > 0 turns counter-clockwise
+    rotate3d                       degrees about the vertical axis, as a billboard is; > 0 faces the viewer's right: its right side recedes
+
+``within`` restricts any of them to a part of the picture, ``as_edit`` makes one of any function, ``in_turn`` does several.
 
 Targets of colour edits may leave [-1, 1], as in the paper: a clipped target would teach clipping.
 ``fitting.walks`` learns directions from edits; ``measured_edit`` reads an amount back from two images.
@@ -18,7 +23,7 @@ Source: Jahanian, Chai & Isola, "On the 'steerability' of generative adversarial
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,10 +32,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerable import checks
-from steerable.protocols import Edit, Images, Knob, Mask
+from steerable.protocols import Amounts, Edit, Images, Knob, Mask
 
 LUMA = (0.299, 0.587, 0.114)
 KNOWN_ABOVE = 0.999  # a warped mask of ones is below this where a target pixel mixes in something from outside the frame
+DISTANCE = 2.0  # of the camera from a billboard that turns, in image widths
+VISIBLE = 0.01  # the least share of a picture that an edit has to leave known
 BLUR = 13  # pixels; wide enough for the low-pass before a reduction to a quarter
 
 
@@ -49,7 +56,7 @@ class ImageEdit:
 
 
 def edit(name: str) -> tuple[ImageEdit, ...]:
-    """The edits of that name: one, or the three that ``colour`` stands for (they are fitted jointly).
+    """The edits of that name: one, or the three that ``colour`` or ``colour-lab`` stands for (they are fitted jointly).
 
     Raises:
         ValueError: no such edit; the error has the nearest known name.
@@ -84,6 +91,95 @@ def as_edit(change: Callable[..., Any], knob: Knob) -> ImageEdit:
     return ImageEdit(knob, checked)
 
 
+def within(edit: Edit, region: Tensor | Callable[[Images], Tensor] | Any, *, name: str | None = None) -> ImageEdit:
+    """The edit inside a region; outside, the picture is to stay as it is. The segmented walk of the paper.
+
+    Args:
+        region: a mask (h, w), (1, h, w) or (1, 1, h, w) of 0 to 1; a box with ``top, left, bottom, right`` in pixels, such as
+            ``Box``; or a function images -> masks (n, 1, h, w), such as the person mask. What it gives is not differentiated.
+        name: of the knob; the edit's own by default.
+
+    Raises:
+        ValueError: at the call: a region of another size than the images, numbers outside 0 to 1, a box outside the picture.
+
+    Example:
+        >>> lighter_person = within(EDITS["brightness"], person_mask, name="person-brightness")
+    """
+
+    def change(images: Images, amounts: Tensor) -> tuple[Images, Mask]:
+        inside = _region(region, images)
+        targets, mask = edit(images, amounts)
+        return images + inside * (targets - images), torch.where(inside > 0, mask.to(images), torch.ones_like(inside))
+
+    return ImageEdit(edit.knob if name is None else replace(edit.knob, name=name), change)
+
+
+def _region(region: Any, images: Images) -> Float[Tensor, "n 1 h w"]:
+    height, width = images.shape[2:]
+    if not isinstance(region, Tensor) and not callable(region):
+        top, left, bottom, right = (int(getattr(region, side)) for side in ("top", "left", "bottom", "right"))
+        if not (0 <= top < bottom <= height and 0 <= left < right <= width):
+            raise ValueError(f"the box {top},{left},{bottom},{right} (top, left, bottom, right) is not inside images of {height} x {width}.")
+        inside = torch.zeros(height, width)
+        inside[top:bottom, left:right] = 1
+    elif isinstance(region, Tensor):
+        inside = region
+    else:
+        with torch.no_grad():
+            inside = region(images)
+    inside = inside.detach().to(images)
+    if inside.shape[-2:] != (height, width) or inside.numel() not in (height * width, len(images) * height * width):
+        expected = f"({height}, {width}) or ({len(images)}, 1, {height}, {width})"
+        raise ValueError(f"the region of an edit is a mask {expected}, got {tuple(inside.shape)}.")
+    if not bool(((inside >= 0) & (inside <= 1)).all()):
+        raise ValueError("the region of an edit is a mask of numbers from 0 (outside) to 1 (inside): got others.")
+    return inside.reshape(-1, 1, height, width).expand(len(images), -1, -1, -1)
+
+
+def in_turn(edits: Sequence[Edit], images: Images, amounts: Amounts) -> tuple[Images, Mask]:
+    """The targets of several edits, one after the other, and what is known of them.
+
+    A later edit moves the pixels that an earlier one left unknown: those of its target that depend on what they are
+    (filled with white or with black) are unknown as well.
+    """
+    mask = torch.ones_like(images[:, :1])
+    for edit, column in zip(edits, amounts.unbind(1), strict=True):
+        carried = None
+        if not bool(mask.all()):
+            white, black = (edit(torch.where(mask > 0, images, images.new_tensor(fill)), column)[0] for fill in (1.0, -1.0))
+            carried = (white - black).abs().amax(1, keepdim=True) < 2e-3
+        images, known = edit(images, column)
+        mask = known.to(images) if carried is None else known * carried
+    return images, mask
+
+
+def masked_error(images: Images, targets: Images, mask: Mask) -> Float[Tensor, " n"]:
+    """Mean squared error over the known pixels of each image."""
+    squared = (images - targets).square().mean(1, keepdim=True) * mask
+    return squared.sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp(min=1)
+
+
+def check_visible(edit: Edit, images: Images, amounts: Sequence[float]) -> None:
+    """Refuse amounts that move (nearly) everything out of sight: there is no target to learn from.
+
+    Args:
+        images: one or more of the size that will be edited.
+        amounts: the furthest ones that will be asked for.
+
+    Raises:
+        ValueError: an amount whose mask leaves less than 1 % of the picture.
+    """
+    for amount in amounts:
+        _, mask = edit(images[:1], images.new_full((1,), amount))
+        share = float(mask.to(images).mean())
+        if share < VISIBLE:
+            knob = edit.knob
+            raise ValueError(
+                f'"{knob.name}" by {amount:g} {knob.unit} leaves {100 * share:.1f} % of a {images.shape[3]} x {images.shape[2]} picture '
+                f"known, at least {100 * VISIBLE:.0f} % are needed: ask for less, its usual range is {knob.low:g} to {knob.high:g}."
+            )
+
+
 def luminance(images: Images) -> Float[Tensor, "n 1 h w"]:
     """Rec. 601 luma of colour images; the channels' mean of any other number of channels."""
     if images.shape[1] != 3:
@@ -116,6 +212,21 @@ def _channel(index: int, name: str) -> Callable[[Images, Tensor], tuple[Images, 
 def _contrast(images: Images, amounts: Tensor) -> tuple[Images, Mask]:
     middle = luminance(images).mean((2, 3), keepdim=True)
     return middle + (images - middle) * torch.exp2(amounts)[:, None, None, None], _all_known(images)
+
+
+def _lab(index: int, name: str) -> Callable[[Images, Tensor], tuple[Images, Mask]]:
+    def change(images: Images, amounts: Tensor) -> tuple[Images, Mask]:
+        from kornia.color import lab_to_rgb, rgb_to_lab
+
+        if images.shape[1] != 3:
+            raise ValueError(f'the edit "{name}" needs colour images (n, 3, h, w), got {tuple(images.shape)}. Use brightness.')
+        one = torch.zeros(3, 1, 1, dtype=images.dtype, device=images.device)
+        one[index] = 1
+        lab = rgb_to_lab((images + 1) / 2)
+        there, here = (lab_to_rgb(lab + by * one, clip=False) for by in (amounts[:, None, None, None], 0.0))
+        return images + 2 * (there - here), _all_known(images)  # the difference: conversions there and back are not quite exact
+
+    return change
 
 
 # ------------------------------------------------------------------ geometry
@@ -169,6 +280,22 @@ def _rotate(images: Images, amounts: Tensor) -> tuple[Images, Mask]:
     return _warp(images, matrix, torch.zeros_like(matrix[:, 0]))
 
 
+def _rotate3d(images: Images, amounts: Tensor) -> tuple[Images, Mask]:
+    """The point (x, y) of a billboard one image wide stands at (x cos, y, x sin) and is seen from ``DISTANCE`` before its centre."""
+    from kornia.geometry.transform import warp_perspective
+
+    height, width = images.shape[2:]
+    angle = torch.deg2rad(amounts)
+    cos, sin, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
+    turned = torch.stack([cos, zero, zero, zero, one, zero, sin / (DISTANCE * width), zero, one], 1).view(-1, 3, 3)
+    centring = images.new_tensor([[1, 0, (width - 1) / 2], [0, 1, (height - 1) / 2], [0, 0, 1]])
+    moved = centring @ turned @ torch.linalg.inv(centring)
+    with_ones = torch.cat([images, torch.ones_like(images[:, :1])], 1)
+    warped = warp_perspective(with_ones, moved, (height, width), mode="bilinear", padding_mode="zeros", align_corners=True)
+    facing = (cos > 1e-3)[:, None, None, None]  # beyond a quarter turn its back would be seen, of which nothing is known
+    return warped[:, :-1], ((warped[:, -1:] > KNOWN_ABOVE) & facing).to(images)
+
+
 LEVELS = "of full scale"
 EDITS: dict[str, ImageEdit] = {
     made.knob.name: made
@@ -177,14 +304,18 @@ EDITS: dict[str, ImageEdit] = {
         ImageEdit(Knob("red", LEVELS, -0.25, 0.25), _channel(0, "red")),
         ImageEdit(Knob("green", LEVELS, -0.25, 0.25), _channel(1, "green")),
         ImageEdit(Knob("blue", LEVELS, -0.25, 0.25), _channel(2, "blue")),
+        ImageEdit(Knob("lab-lightness", "L*", -25.0, 25.0), _lab(0, "lab-lightness")),
+        ImageEdit(Knob("lab-red", "a*", -64.0, 64.0), _lab(1, "lab-red")),
+        ImageEdit(Knob("lab-yellow", "b*", -64.0, 64.0), _lab(2, "lab-yellow")),
         ImageEdit(Knob("contrast", "stops", -1.0, 1.0), _contrast),
         ImageEdit(Knob("zoom", "log2", -2.0, 2.0), _zoom),
         ImageEdit(Knob("shift-x", "image widths", -0.5, 0.5), _shift(0)),
         ImageEdit(Knob("shift-y", "image heights", -0.5, 0.5), _shift(1)),
         ImageEdit(Knob("rotate", "deg", -45.0, 45.0), _rotate),
+        ImageEdit(Knob("rotate3d", "deg", -45.0, 45.0), _rotate3d),
     )
 }
-GROUPS = {"colour": ("red", "green", "blue")}
+GROUPS = {"colour": ("red", "green", "blue"), "colour-lab": ("lab-lightness", "lab-red", "lab-yellow")}
 EDIT_NAMES = (*EDITS, *GROUPS)
 
 

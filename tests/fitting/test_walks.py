@@ -122,7 +122,7 @@ def test_unknown_pixels_are_left_out_of_the_loss():
 
 def test_pixels_unknown_to_an_earlier_edit_stay_unknown_when_a_later_one_moves_them():
     from steerable.edits import EDITS
-    from steerable.fitting.walks import _edited
+    from steerable.edits import in_turn as _edited
 
     _, mask = _edited([EDITS["zoom"], EDITS["shift-x"]], torch.rand(1, 1, 16, 16), torch.tensor([[-1.0, 0.25]]))
     known = mask[0, 0].amax(0).nonzero()[:, 0]

@@ -1,7 +1,8 @@
 """Self-supervised linear walks: directions that imitate an edit, learned without labels.
 
-``edits`` says what an image should look like, ``controls.directions`` applies the result. The unit of a fitted
-walk is what the generator really does: ``calibrate`` reads it back from images.
+``edits`` says what an image should look like, ``controls.directions`` applies the result, ``descent`` solves the least squares problem;
+``curved`` does the same with a step that depends on where it is taken. The unit of a fitted walk is what the generator really does:
+``calibrate`` reads it back from images.
 
 Source: Jahanian, Chai & Isola, "On the 'steerability' of generative adversarial networks", ICLR 2020, eq. 1:
 
@@ -11,21 +12,35 @@ Source: Jahanian, Chai & Isola, "On the 'steerability' of generative adversarial
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from steerable import checks
 from steerable.controls.directions import Directions
+from steerable.edits import check_visible, in_turn, masked_error, narrowed
 from steerable.edits import edit as named_edits
-from steerable.edits import narrowed
+from steerable.features.perceptual import Perceptual
 from steerable.fitting.calibrate import calibrate
+from steerable.fitting.descent import Descent, Residual, products
 from steerable.progress import track
-from steerable.protocols import Amounts, Edit, Generator, Images, Knob, Latents, Mask, home
+from steerable.protocols import Amounts, Control, Edit, Generator, Images, Knob, Latents, Mask, home
 
 FRACTIONS = (-1.0, -0.5, -0.25, 0.25, 0.5, 1.0)  # of the range's ends, where the held-out loss is measured
+RATES = {"eigenbasis": 0.5, "adam": 0.1}
+Loss = Literal["l2"] | Perceptual
+
+
+class Diverged(ValueError):
+    """A loss that is no longer finite. ``last`` is the control of the last step whose loss was, None where there was no such step."""
+
+    def __init__(self, message: str, last: Control | None) -> None:
+        super().__init__(message)
+        self.last = last
 
 
 def fit_directions(
@@ -35,9 +50,11 @@ def fit_directions(
     seed: int = 0,
     n: int = 1024,
     batch: int = 16,
-    lr: float = 0.1,
+    lr: float | None = None,
     space: str | None = None,
     amounts: tuple[float, float] | None = None,
+    loss: Loss = "l2",
+    optimiser: Literal["eigenbasis", "adam"] = "eigenbasis",
     held_out: int = 32,
     calibration: int = 32,
 ) -> Directions:
@@ -46,12 +63,13 @@ def fit_directions(
     Args:
         edits: a name ("zoom"; "colour" stands for red, green and blue), an edit, or several to be fitted jointly: their
             amounts are drawn independently and their targets applied one after the other.
-        n: latents, a fresh one for each sample. On faces64 ten times as many lower the
-            held-out loss by up to .06 (zoom, shift-x); the paper takes 20,000.
+        n: latents, a fresh one for each sample.
         batch: latents a step.
-        lr: Adam's, for the move at the far end of the range, in latent units; it decays to zero on a cosine.
+        lr: of the move at the far end of the range, in latent units; it decays to zero on a cosine. 0.5 by default, for Adam 0.1.
         space: where the directions live; by default w where the generator has one, its first space otherwise.
         amounts: train on these instead of the knobs' own ranges, which the fitted knobs then have.
+        loss: "l2", the masked squared error, or a ``Perceptual`` distance.
+        optimiser: "eigenbasis" (see ``descent``), or "adam", what the paper takes: it needs about ten times as many samples.
         held_out: further latents, on which the relative loss is measured.
         calibration: still further ones, for the unit and the usable range: the amount is read back from the images
             (``edits.measured_edit``), so that one unit asked is one unit done on average. 0 keeps the unit of the training.
@@ -61,40 +79,41 @@ def fit_directions(
         masked squared error of walking divided by that of doing nothing (0 is perfect, 1 is useless), at several amounts.
 
     Raises:
-        ValueError: unknown edit or space, numbers out of range, or a loss that is no longer finite.
+        ValueError: unknown edit or space, numbers out of range, amounts that leave nothing of the picture visible.
+        Diverged: a loss that is no longer finite; ``.last`` is the control before it.
     """
     edits = _as_edits(edits)
-    _check_numbers(n=n, batch=batch, lr=lr, held_out=held_out)
-    knobs = tuple(_ranged(edit, amounts) for edit in edits)
+    lr = RATES[checks.known(optimiser, RATES, "optimiser")] if lr is None else lr
+    check_numbers(n=n, batch=batch, lr=lr, held_out=held_out)
+    knobs = tuple(ranged(edit, amounts) for edit in edits)
     everything = generator.sample(n + held_out + calibration, seed=seed, space=space or home(generator))
     latents, unseen, last = everything[:n], everything[n : n + held_out], everything[n + held_out :]
-    like = latents.values
-    low, high = (like.new_tensor([getattr(knob, end) for knob in knobs]) for end in ("low", "high"))
-    scale = torch.maximum(low.abs(), high.abs())
+    task = Task(generator, edits, knobs, loss)
+    task.check(latents)
+    scale = torch.tensor([max(abs(knob.low), abs(knob.high)) for knob in knobs]).to(latents.values)
+    descent = Descent(
+        everything.space, len(knobs), lr=lr, steps=math.ceil(n / batch), rotated=optimiser == "eigenbasis", like=latents.values
+    )
 
-    moves = torch.zeros(len(knobs), *everything.space.shape, dtype=like.dtype, device=like.device, requires_grad=True)
-    optimiser = torch.optim.Adam([moves], lr=lr)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, math.ceil(n / batch))
-    rng = torch.Generator().manual_seed(seed)
+    def control(moves: Tensor) -> Directions:
+        return Directions(knobs, everything.space, moves / scale.view(-1, *[1] * len(everything.space.shape)))
+
+    rng, signs = (torch.Generator().manual_seed(seed + offset) for offset in (0, 1))
     losses: list[float] = []
-    for start in track(range(0, n, batch), f"walk: {', '.join(knob.name for knob in knobs)}"):
-        some = latents[start : start + batch]
-        drawn = torch.rand(len(some), len(knobs), generator=rng).to(like) * (high - low) + low
-        with torch.no_grad():
-            targets, mask = _edited(edits, generator(some), drawn)
-        loss = _masked(generator(some.at(_moved(some, drawn / scale, moves))), targets, mask).mean()
-        if not math.isfinite(loss.item()):
-            raise ValueError(
-                f"the loss of {', '.join(k.name for k in knobs)} is {loss.item()} after {start} samples: "
-                f"lower lr (now {lr:g}), or look for NaN in the generator's images and the edit's targets."
-            )
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-        losses.append(loss.item())
+    before = descent.moves
+    for some, drawn in task.samples(latents, batch, rng):
+        fractions = drawn / scale
+        residual = task.residual(some, drawn)
+        values = some.values + torch.einsum("nk,k...->n...", fractions, descent.moves)
+        squared, gradient, sketch = products(residual, values, signs if descent.rotated else None)
+        value = float(squared.mean())
+        if not math.isfinite(value):
+            raise Diverged(task.diverged(value, len(losses) * batch, lr), control(before) if losses else None)
+        before = descent.moves
+        descent.step(fractions, gradient, sketch)
+        losses.append(value)
 
-    vectors = moves.detach() / scale.view(-1, *[1] * len(everything.space.shape))
+    walk = control(descent.moves)
     tail = losses[-max(1, len(losses) // 10) :]
     fit: dict[str, Any] = {
         "method": "walk",
@@ -103,20 +122,72 @@ def fit_directions(
         "n": n,
         "batch": batch,
         "lr": lr,
+        "loss": loss_name(loss),
+        "optimiser": optimiser,
         "space": everything.space.name,
         "range": [[knob.low, knob.high] for knob in knobs],
         "training_loss": sum(tail) / len(tail),
         "held_out_n": held_out,
         "held_out": {
-            knob.name: relative_loss(generator, edit, vectors[row], unseen, knob.low, knob.high)
+            knob.name: relative_loss(generator, edit, walk.vectors[row], unseen, knob.low, knob.high)
             for row, (edit, knob) in enumerate(zip(edits, knobs, strict=True))
         },
     }
-    walk = Directions(knobs, everything.space, vectors, fit=fit)
+    walk = replace(walk, fit=fit)
     if not calibration:
         return walk
     measures = {one.knob.name: one if amounts is None else narrowed(one, *amounts) for one in edits}
     return calibrate(generator, walk, measures, latents=last)
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What a walk has to imitate: edits of a generator's images, over ranges, compared by a loss."""
+
+    generator: Generator
+    edits: Sequence[Edit]
+    knobs: Sequence[Knob]
+    loss: Loss
+
+    def check(self, latents: Latents) -> None:
+        """Refuse a loss that is none, and amounts beyond what stays visible."""
+        if self.loss != "l2" and not isinstance(self.loss, Perceptual):
+            how = "loss=Perceptual(load_backbone())" if self.loss == "perceptual" else 'loss="l2", or loss=Perceptual(load_backbone())'
+            raise ValueError(f"a walk's loss is the squared error or a perceptual distance, got {self.loss!r}: {how}.")
+        with torch.no_grad():
+            image = self.generator(latents[:1])
+            for edit, knob in zip(self.edits, self.knobs, strict=True):
+                check_visible(edit, image, (knob.low, knob.high))
+
+    def samples(self, latents: Latents, batch: int, rng: torch.Generator) -> Iterator[tuple[Latents, Amounts]]:
+        """The latents once, in batches, each with amounts drawn uniformly and independently over the knobs' ranges."""
+        low, high = (latents.values.new_tensor([getattr(knob, end) for knob in self.knobs]) for end in ("low", "high"))
+        for start in track(range(0, len(latents), batch), f"walk: {', '.join(knob.name for knob in self.knobs)}"):
+            some = latents[start : start + batch]
+            yield some, torch.rand(len(some), len(self.knobs), generator=rng).to(low) * (high - low) + low
+
+    def residual(self, latents: Latents, amounts: Amounts) -> Residual:
+        """``values -> r`` with ``|r|^2`` the loss of being there instead of at the edit of ``latents`` by ``amounts``."""
+        with torch.no_grad():
+            targets, mask = in_turn(self.edits, self.generator(latents), amounts)
+        compare = squared_residual if self.loss == "l2" else self.loss.residual
+        return lambda values: compare(self.generator(latents.at(values)), targets, mask)
+
+    def diverged(self, value: float, samples: int, lr: float) -> str:
+        return (
+            f"the loss of {', '.join(k.name for k in self.knobs)} is {value} after {samples} samples: "
+            f"lower lr (now {lr:g}), or look for NaN in the generator's images and the edit's targets."
+        )
+
+
+def squared_residual(images: Images, targets: Images, mask: Mask) -> Float[Tensor, "n m"]:
+    """Its squared norm is ``masked_error``."""
+    share = mask / (mask.sum((1, 2, 3), keepdim=True).clamp(min=1) * images.shape[1])
+    return ((images - targets) * share.sqrt()).flatten(1)
+
+
+def loss_name(loss: Loss) -> str:
+    return loss if isinstance(loss, str) else "perceptual"
 
 
 def relative_loss(generator: Generator, edit: Edit, vector: Tensor, latents: Latents, low: float, high: float) -> dict[str, float]:
@@ -134,37 +205,10 @@ def relative_loss(generator: Generator, edit: Edit, vector: Tensor, latents: Lat
             targets, mask = edit(before, before.new_full((len(before),), amount))
             moved = latents.at(latents.values + amount * vector)
             after = torch.cat([generator(moved[i : i + 32]) for i in range(0, len(moved), 32)])
-            walked[f"{amount:.4g}"] = float(_masked(after, targets, mask).mean())
-            nothing[f"{amount:.4g}"] = float(_masked(before, targets, mask).mean())
+            walked[f"{amount:.4g}"] = float(masked_error(after, targets, mask).mean())
+            nothing[f"{amount:.4g}"] = float(masked_error(before, targets, mask).mean())
     ratios = {amount: walked[amount] / max(nothing[amount], 1e-12) for amount in walked}
     return {**ratios, "mean": sum(walked.values()) / max(sum(nothing.values()), 1e-12)}
-
-
-def _moved(latents: Latents, fractions: Amounts, moves: Tensor) -> Tensor:
-    return latents.values + torch.einsum("nk,k...->n...", fractions, moves)
-
-
-def _edited(edits: Sequence[Edit], images: Images, amounts: Amounts) -> tuple[Images, Mask]:
-    """The targets of several edits, one after the other, and what is known of them.
-
-    A later edit moves the pixels that an earlier one left unknown: those of its target that depend on what they are
-    (filled with white or with black) are unknown as well.
-    """
-    mask = torch.ones_like(images[:, :1])
-    for edit, column in zip(edits, amounts.unbind(1), strict=True):
-        carried = None
-        if not bool(mask.all()):
-            white, black = (edit(torch.where(mask > 0, images, images.new_tensor(fill)), column)[0] for fill in (1.0, -1.0))
-            carried = (white - black).abs().amax(1, keepdim=True) < 2e-3
-        images, known = edit(images, column)
-        mask = known.to(images) if carried is None else known * carried
-    return images, mask
-
-
-def _masked(images: Images, targets: Images, mask: Mask) -> Tensor:
-    """Mean squared error over the known pixels of each image, (n,)."""
-    squared = (images - targets).square().mean(1, keepdim=True) * mask
-    return squared.sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp(min=1)
 
 
 def _as_edits(edits: str | Edit | Sequence[Any]) -> tuple[Edit, ...]:
@@ -178,7 +222,7 @@ def _as_edits(edits: str | Edit | Sequence[Any]) -> tuple[Edit, ...]:
     return given
 
 
-def _ranged(edit: Edit, amounts: tuple[float, float] | None) -> Knob:
+def ranged(edit: Edit, amounts: tuple[float, float] | None) -> Knob:
     knob = edit.knob
     low, high = (knob.low, knob.high) if amounts is None else amounts
     if not low <= (knob.neutral or 0.0) <= high or low == high or not math.isfinite(high - low):
@@ -186,7 +230,7 @@ def _ranged(edit: Edit, amounts: tuple[float, float] | None) -> Knob:
     return replace(knob, low=float(low), high=float(high))
 
 
-def _check_numbers(**numbers: float) -> None:
+def check_numbers(**numbers: float) -> None:
     for name, number in numbers.items():
         if not number > 0 or not math.isfinite(number):
             raise ValueError(f"{name} has to be a number above 0, got {number}.")
