@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from steerable import checks
 from steerable.generators import (
@@ -55,6 +56,8 @@ DISCRIMINATORS = (  # keys of the published discriminators
     r"input\d+\.weight",
     r"embed\.weight(_orig)?",
     r"b4\.out\.weight",
+    r"FromRGB_lod\d+/weight",
+    r"\d+x\d+/FromRGB/weight",
 )
 
 
@@ -113,6 +116,9 @@ def build(family: str, config: Mapping[str, Any], tensors: Tensors, *, name: str
         raise ValueError(
             "; ".join(f"keys {what}: {listed(keys)}" for what, keys in (("missing", missing), ("left over", extra)) if keys) + "."
         )
+    odd = [key for key in tensors if tensors[key].is_complex() or tensors[key].is_floating_point() != expected[key].is_floating_point()]
+    if odd:
+        raise ValueError(f"{odd[0]} holds {tensors[odd[0]].dtype} numbers, expected {expected[odd[0]].dtype}.")
     wrong = [key for key in expected if tensors[key].shape != expected[key].shape]
     if wrong:
         key = wrong[0]

@@ -153,7 +153,7 @@ class ModuleGenerator:
         values = latents.values
         for step in order[order.index(stage.name) : order.index(target)]:
             values = self._step(self.stages[step], values, latents.labels)
-        return Latents(values, self.spaces[target], latents.labels)
+        return Latents(values.contiguous(), self.spaces[target], latents.labels)  # a broadcast w would share its memory
 
     def __call__(self, latents: Latents) -> Images:
         last = next(reversed(self.stages))
