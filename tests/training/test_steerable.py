@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -233,3 +234,32 @@ def test_the_command_line_says_what_is_wrong_in_one_line(squares, tmp_path, caps
     assert execute(["train", "steerable", *line.format(squares=squares).split(), "--out", str(tmp_path / "x")]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_two_processes_share_every_batch(squares, tmp_path):
+    """As ``accelerate launch`` or ``torchrun`` start them; the terms of the first step are those of one process with the whole batch."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    script = (
+        "import sys; from steerable.training.steerable import train_steerable as train; "
+        f"print(train(sys.argv[1], out=sys.argv[2], edit='shift-x', steps=2, **{SMALL | {'log_every': 1, 'save_every': 1}!r}).writes)"
+    )
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    shared["PYTHONPATH"] = os.pathsep.join(sys.path)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(squares), str(tmp_path / "two")],
+            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=100) for process in processes]
+    assert [out.strip() for out, _ in said] == ["True", "False"], said
+    train_steerable(squares, out=tmp_path / "one", edit="shift-x", steps=2, **SMALL | {"log_every": 1, "save_every": 1})
+    two, one = ([json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()] for name in ("two", "one"))
+    assert (two[0]["options"]["processes"], one[0]["options"]["processes"]) == (2, 1)
+    assert two[1]["discriminator"] == pytest.approx(one[1]["discriminator"], rel=1e-3)
