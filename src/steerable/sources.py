@@ -66,8 +66,8 @@ class ImageSource:
     def digest(self) -> str:
         """SHA-256 of all pictures and labels, so that a training goes on with no other data than it began with."""
         found = hashlib.sha256(str(tuple(self.images.shape)).encode())
-        found.update(self.images.contiguous().numpy())
-        found.update(self.labels.contiguous().numpy())
+        found.update(self.images.numpy().tobytes())
+        found.update(self.labels.numpy().tobytes())
         return found.hexdigest()
 
 

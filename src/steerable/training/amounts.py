@@ -50,7 +50,7 @@ def ranged(edit: str | Edit | None, amounts: tuple[float, float] | None) -> Edit
         raise ValueError("this way of training needs an edit: zoom, shift-x, rotate, ... Only a plain one has none.")
     if isinstance(edit, str):
         found = named_edits(edit)
-        if len(found) > 1:
+        if len(found) != 1:
             raise ValueError(f"{edit} stands for {len(found)} edits: train one of {', '.join(one.knob.name for one in found)}.")
         edit = found[0]
     low, high = (edit.knob.low, edit.knob.high) if amounts is None else amounts

@@ -137,23 +137,24 @@ def train_steerable(
         pictures,
         options,
         chosen,
-        device=state.device,
+        device=state.device or torch.device(device),
         share=(state.process_index, state.num_processes),
         mean=lambda values: reduce(values, "mean") if state.num_processes > 1 else values,  # type: ignore[arg-type,return-value]
     )
     record = {"torch": torch.__version__, "device": str(state.device), "threads": torch.get_num_threads(), "classes": len(pictures.classes)}
     run = Run(Path(out), training.tensors(), options, record, writes=state.is_main_process)
     run.resume()
-    run.take(
-        steps,
-        training.step,
-        label=f"train {way}{f' {chosen.knob.name}' if chosen else ''}",
-        log_every=log_every,
-        save_every=save_every,
-        sample_every=sample_every,
-        samples=training.samples,
-        columns=training.columns,
-    )
+    with torch.backends.cudnn.flags(benchmark=False, deterministic=True):  # else a GPU would resume to other weights
+        run.take(
+            steps,
+            training.step,
+            label=f"train {way}{f' {chosen.knob.name}' if chosen else ''}",
+            log_every=log_every,
+            save_every=save_every,
+            sample_every=sample_every,
+            samples=training.samples,
+            columns=training.columns,
+        )
     state.wait_for_everyone()
     generator, half = training.generator(name or Path(out).name or "trained")
     return Trained(generator, training.walk(generator, run.done), half, run.done, Path(out) / LOG, state.is_main_process)
@@ -193,8 +194,8 @@ class _Training:
         initialised(self.judge, rng)
         self.average.load_state_dict(self.maker.state_dict())
         self.average.requires_grad_(False).eval().to(device)
-        self.maker.train().to(device, memory_format=torch.channels_last)
-        self.judge.train().to(device, memory_format=torch.channels_last)
+        self.maker.train().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.judge.train().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.direction = nn.Parameter((torch.rand(options["latent"], generator=rng) * 2 - 1).to(device))  # U(-1, 1)
         self.makers = _adam(list(self.maker.parameters()), options["lr"])
         self.judges = _adam(list(self.judge.parameters()), options["lr"])
@@ -217,6 +218,7 @@ class _Training:
         real, labels = self.source.batch(self._mine(rows_at(len(self.source), number * batch, batch, seed=self.options["seed"])))
         z = self._mine(torch.randn(batch, self.options["latent"], generator=drawn)).to(self.device)
         real, labels = real.to(self.device), labels.to(self.device)
+        a = b = None
         if self.edit is not None:
             a, b = (self._mine(draw_amounts(self.edit.knob, batch, self.options["size"], drawn)).to(self.device) for _ in range(2))
         if self.joint:
@@ -224,7 +226,7 @@ class _Training:
         both = labels.repeat(len(z) // len(labels))
         with self._precision():
             made = self._made(z, both).float()
-        real, targets, mask = self._edited(real, made.detach(), a if self.edit else None, b if self.edit else None)
+        real, targets, mask = self._edited(real, made.detach(), a, b)
 
         losses: dict[str, Tensor] = {}
         with self._precision():
@@ -255,8 +257,8 @@ class _Training:
         """The generator in training: its first layer as the product of matrices that it is, with channels last."""
         first = self.maker.main[0]
         if self.maker.embedding is not None:
-            z = torch.cat([z, self.maker.embedding(labels)], 1)
-        x = (z @ first.weight.movedim(1, 3).flatten(1)).unflatten(1, (FIRST, FIRST, -1)).movedim(3, 1)
+            z = torch.cat([z, self.maker.embedding.weight[labels]], 1)
+        x = (z @ first.weight.movedim(1, 3).flatten(1)).unflatten(1, (FIRST, FIRST, -1)).movedim(3, 1)  # type: ignore[operator]
         return self.maker.main[1:](x)
 
     @torch.no_grad()
@@ -303,7 +305,7 @@ class _Training:
         keep = min(self.options["ema"], (1 + number) / (10 + number))
         pairs = zip(self.average.state_dict().values(), self.maker.state_dict().values(), strict=True)
         slow, fast = zip(*((old, new) for old, new in pairs if old.is_floating_point()), strict=True)
-        torch._foreach_lerp_(list(slow), list(fast), 1 - keep)
+        torch._foreach_lerp_(list(slow), list(fast), 1 - keep)  # type: ignore[attr-defined]
 
     @property
     def columns(self) -> int:
