@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from steerable.edits import EDITS, as_edit, edit, measured_edit
+from steerable.edits import EDITS, as_edit, check_visible, edit, measured_edit, within
 from steerable.protocols import Knob
 
 
@@ -161,3 +161,99 @@ def test_an_edit_of_strokes_on_black_is_read_back(name, fraction):
 def test_a_flat_image_measures_zero_for_what_it_cannot_show():
     flat = torch.zeros(2, 3, 16, 16)
     assert measured_edit(EDITS["zoom"], flat, flat + 0.3).abs().max() < 1e-6
+
+
+# ------------------------------------------------------------------ Lab, billboards, regions, visibility
+
+
+@pytest.mark.parametrize(("name", "index"), [("lab-lightness", 0), ("lab-red", 1), ("lab-yellow", 2)])
+def test_lab_edits_add_to_one_coordinate_of_lab(name, index):
+    from kornia.color import rgb_to_lab
+
+    images, amount = blobs() * 0.5, 5.0
+    targets, mask = EDITS[name](images, torch.full((4,), amount))
+    change = rgb_to_lab((targets + 1) / 2) - rgb_to_lab((images + 1) / 2)
+    expected = torch.zeros(3)
+    expected[index] = amount
+    assert torch.allclose(change.mean((0, 2, 3)), expected, atol=0.05) and mask.all()
+
+
+def test_lab_is_three_edits_and_needs_colour():
+    assert [one.knob.name for one in edit("colour-lab")] == ["lab-lightness", "lab-red", "lab-yellow"]
+    with pytest.raises(ValueError, match=r'"lab-red" needs colour images'):
+        EDITS["lab-red"](strokes(), torch.zeros(4))
+
+
+def test_a_billboard_that_faces_right_shrinks_on_the_right():
+    grid = torch.full((1, 3, 65, 65), -1.0)
+    grid[:, :, 24:41] = 1  # a bar across the picture, 17 high
+    targets, mask = EDITS["rotate3d"](grid, torch.tensor([45.0]))
+    heights = (targets[0, 0] > 0).sum(0)
+    assert heights[16] > 17 > heights[48]
+    assert mask[0, 0, 32].nonzero().min() == 5  # both sides come towards the middle
+
+
+def test_a_billboard_turned_back_is_its_mirror_image():
+    images = blobs(1)
+    one, other = (EDITS["rotate3d"](picture, torch.tensor([angle]))[0] for picture, angle in ((images, 30.0), (images.flip(3), -30.0)))
+    assert torch.allclose(one, other.flip(3), atol=1e-4)
+
+
+def test_the_back_of_a_billboard_is_unknown():
+    assert not EDITS["rotate3d"](blobs(1), torch.tensor([120.0]))[1].any()
+
+
+def test_within_a_box_the_edit_is_done_and_outside_nothing():
+    from steerable.features.pixels import Box
+
+    images = blobs()
+    targets, mask = within(EDITS["brightness"], Box(8, 4, 16, 20))(images, torch.full((4,), 0.1))
+    change = targets - images
+    assert torch.allclose(change[:, :, 8:16, 4:20], torch.tensor(0.2), atol=1e-6) and mask.all()
+    assert change.abs().sum().item() == pytest.approx(change[:, :, 8:16, 4:20].abs().sum().item())
+
+
+def test_within_a_users_mask_what_the_edit_does_not_know_stays_unknown():
+    region = torch.zeros(32, 32)
+    region[:16] = 1
+    _, mask = within(EDITS["shift-x"], region)(blobs(1), torch.tensor([0.25]))
+    assert not mask[0, 0, :16, :8].any() and mask[0, 0, 16:].all() and mask[0, 0, :16, 8:].all()
+
+
+def test_within_a_function_of_the_picture_every_picture_has_its_own_region():
+    images = blobs()
+    bright = within(EDITS["red"], lambda x: (x.mean(1, keepdim=True) > 0).float(), name="bright-red")
+    targets, _ = bright(images, torch.full((4,), 0.1))
+    assert bright.knob.name == "bright-red"
+    assert torch.equal((targets - images)[:, 0] > 0.1, images.mean(1) > 0)
+
+
+@pytest.mark.parametrize(
+    ("region", "message"),
+    [
+        (torch.ones(8, 8), r"a mask \(32, 32\) or \(4, 1, 32, 32\), got \(8, 8\)"),
+        (torch.full((32, 32), 2.0), "from 0 .outside. to 1 .inside."),
+        (lambda images: torch.ones(2, 1, 32, 32), r"got \(2, 1, 32, 32\)"),
+    ],
+)
+def test_regions_that_do_not_fit_are_refused(region, message):
+    with pytest.raises(ValueError, match=message):
+        within(EDITS["brightness"], region)(blobs(), torch.zeros(4))
+
+
+def test_a_box_outside_the_picture_is_refused():
+    from steerable.features.pixels import Box
+
+    with pytest.raises(ValueError, match="the box 0,0,40,10 .* is not inside images of 32 x 32"):
+        within(EDITS["brightness"], Box(0, 0, 40, 10))(blobs(), torch.zeros(4))
+
+
+@pytest.mark.parametrize(("name", "amount"), [("shift-x", 1.0), ("zoom", -6.0), ("rotate3d", 100.0)])
+def test_amounts_that_leave_nothing_visible_are_refused(name, amount):
+    with pytest.raises(ValueError, match=rf'"{name}" by .* leaves 0.\d % of a 32 x 32 picture known, at least 1 % are needed'):
+        check_visible(EDITS[name], blobs(), (0.0, amount))
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_the_usual_range_of_an_edit_is_visible(name):
+    check_visible(EDITS[name], blobs(), (EDITS[name].knob.low, EDITS[name].knob.high))

@@ -16,6 +16,7 @@ from torch.func import jvp, vjp, vmap
 from toys import Brighten, LinearGenerator, OnePixel, linear_generator
 
 from steerable import store, zoo
+from steerable.controls.chain import Chain
 from steerable.controls.controller import AlongAxis
 from steerable.controls.directions import Directions, amounts
 from steerable.controls.trajectory import Trajectory
@@ -23,6 +24,7 @@ from steerable.edits import EDITS, as_edit
 from steerable.features.network import column, feature
 from steerable.features.pixels import Box, RegionPixels
 from steerable.fitting.axes import fit_axes
+from steerable.fitting.curved import fit_walk
 from steerable.fitting.walks import fit_directions
 from steerable.generators.dcgan import from_state_dict
 from steerable.generators.module import wrap
@@ -316,9 +318,11 @@ CONTROLS = {
     "trajectory by differences": lambda: Trajectory(
         linear(), move=feature(lambda images: images.detach().numpy()[:, 0, 0, :2], name="two", columns=("a", "b")), hold=OnePixel(3, 3)
     ),
+    "curved walk": lambda: fit_walk(linear(), Brighten(), n=96, lr=0.01),
+    "chain": lambda: Chain((control_of("directions"), control_of("curved walk"), fitted_axes()["pixel-0-0-0"])),
     "value": lambda: AlongAxis(linear(), fitted_axes()["pixel-0-0-0"], OnePixel(0, 0)),
 }
-SAVED = ["directions", "axes", "axes, held", "walk"]
+SAVED = ["directions", "axes", "axes, held", "walk", "curved walk", "chain"]
 RELATIVE = [name for name in CONTROLS if name != "value"]  # a knob that sets a value has no neutral amount
 every_control = pytest.mark.parametrize("name", CONTROLS)
 

@@ -119,7 +119,9 @@ def _region(region: Any, images: Images) -> Float[Tensor, "n 1 h w"]:
     if not isinstance(region, Tensor) and not callable(region):
         top, left, bottom, right = (int(getattr(region, side)) for side in ("top", "left", "bottom", "right"))
         if not (0 <= top < bottom <= height and 0 <= left < right <= width):
-            raise ValueError(f"the box {top},{left},{bottom},{right} (top, left, bottom, right) is not inside images of {height} x {width}.")
+            raise ValueError(
+                f"the box {top},{left},{bottom},{right} (top, left, bottom, right) is not inside images of {height} x {width}."
+            )
         inside = torch.zeros(height, width)
         inside[top:bottom, left:right] = 1
     elif isinstance(region, Tensor):

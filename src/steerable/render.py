@@ -273,6 +273,29 @@ def matrices(
     return figure
 
 
+def heat_maps(
+    values: Mapping[str, Table],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    x_label: str,
+    y_label: str,
+    title: str,
+    limits: tuple[float, float],
+    unit: str,
+) -> matplotlib.figure.Figure:
+    """Several heat maps of the same rows and columns side by side, each under its name, on one colour scale."""
+    cell, room = _cell(len(rows), len(columns)), 0.085 * max(map(len, (*rows, *columns)))
+    figure = _figure(len(values) * (cell * len(columns) + 0.3) + room + 2.0, cell * len(rows) + room + 1.5, title)
+    places = figure.subplots(1, len(values), squeeze=False)[0]
+    for number, (axes, (name, one)) in enumerate(zip(places, values.items(), strict=True)):
+        image = _heat(axes, _array(one), [""] * len(rows) if number else rows, columns, limits)
+        axes.set_xlabel(f"{x_label}\n{name}", fontsize=9, color=INK, labelpad=8)
+    places[0].set_ylabel(y_label, fontsize=9, color=INK)
+    _bar(figure, image, list(places), unit)
+    return figure
+
+
 def curves(
     x: Row, series: Mapping[str, tuple[Row, Row, Row]], *, x_label: str, y_label: str, title: str, diagonal: bool = False
 ) -> matplotlib.figure.Figure:

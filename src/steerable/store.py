@@ -15,30 +15,34 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from steerable import checks, files, hub, importing
 from steerable.checkpoints import folders
+from steerable.controls.chain import Chain
 from steerable.controls.directions import Directions
+from steerable.controls.walk import Step, Walk
 from steerable.features.network import NetworkFeature
 from steerable.fitting import labels
 from steerable.generators import exported, families
 from steerable.generators.module import ModuleGenerator
-from steerable.protocols import Generator, Images, Knob, LatentSpace
+from steerable.protocols import Control, Generator, Images, Knob, LatentSpace
 
 VERSION = 1
+CONTROLS = ("directions", "walk", "chain")
 logger = logging.getLogger(__name__)
 
 
-def save_control(control: Directions, path: str | os.PathLike[str]) -> Path:
+def save_control(control: Control, path: str | os.PathLike[str]) -> Path:
     """Write a control; the same control gives the same bytes."""
     return files.write_bytes(path, control_bytes(control))
 
 
-def load_control(path: str | os.PathLike[str], *, generator: Generator | None = None) -> Directions:
-    """Read a control from a file, or from the Hub: "hf://owner/repo".
+def load_control(path: str | os.PathLike[str], *, generator: Generator | None = None) -> Any:
+    """Read a control: ``Directions``, a ``Walk`` or a ``Chain``.
 
     Args:
         generator: refuse a control of any other one, by name.
@@ -46,42 +50,48 @@ def load_control(path: str | os.PathLike[str], *, generator: Generator | None = 
     Raises:
         ValueError: not a control, a damaged file, or a control of another generator.
     """
-    path = hub.fetch(path) if hub.is_address(path) else Path(path)
+    path = Path(path)
     return control_of(read_bytes(path), what=str(path), generator=generator)
 
 
-def control_bytes(control: Directions) -> bytes:
-    tensors = {"vectors": control.vectors.detach().cpu().contiguous()}
-    if control.normals is not None:
-        tensors["normals"] = control.normals.detach().cpu().contiguous()
-    description = {
-        "kind": "directions",
-        "version": VERSION,
-        "space": asdict(control.space),
-        "knobs": [asdict(knob) for knob in control.knobs],
-        "fit": dict(control.fit),
-    }
-    return save(tensors, metadata={"steerable": json.dumps(description, sort_keys=True)})
+def control_bytes(control: Control) -> bytes:
+    """What ``save_control`` writes.
+
+    Raises:
+        TypeError: a control that needs its generator or a feature to steer: a trajectory, a value set by number, one of your own.
+    """
+    tensors, description = _control_parts(control)
+    return save(tensors, metadata={"steerable": json.dumps({**description, "version": VERSION}, sort_keys=True)})
 
 
-def control_of(content: bytes, *, what: str, generator: Generator | None = None) -> Directions:
+def _control_parts(control: Control) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and description of a control; those of a chain's parts are numbered."""
+    described = {"knobs": [asdict(knob) for knob in control.knobs], "space": asdict(control.space), "fit": dict(getattr(control, "fit", {}))}
+    tensors: dict[str, Tensor] = {}
+    if isinstance(control, Directions):
+        tensors = {"vectors": control.vectors} | ({} if control.normals is None else {"normals": control.normals})
+        described |= {"kind": "directions"}
+    elif isinstance(control, Walk):
+        sides = {"behind": control.behind, "ahead": control.ahead}
+        tensors = {f"{side}.{name}": tensor for side, step in sides.items() for name, tensor in step.tensors.items()}
+        described |= {"kind": "walk", "strides": list(control.strides)}
+    elif isinstance(control, Chain):
+        parts = [_control_parts(part) for part in control.parts]
+        tensors = {f"{number}.{name}": tensor for number, (held, _) in enumerate(parts) for name, tensor in held.items()}
+        described |= {"kind": "chain", "parts": [description for _, description in parts]}
+    else:
+        raise TypeError(f"a {type(control).__name__} is not saved: only Directions, Walk and Chain are all that they need to steer.")
+    return {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}, described
+
+
+def control_of(content: bytes, *, what: str, generator: Generator | None = None) -> Any:
     """The control in the bytes of a file; ``what`` names it in errors."""
     tensors, description = _unpack(content, what)
-    if description.get("kind") != "directions":
+    if description.get("kind") not in CONTROLS:
         raise ValueError(f"{what} holds {_kind(description)}, not a control. Make one with: steer fit --out FILE.")
     try:
-        space = description["space"]
-        control = Directions(
-            knobs=tuple(
-                Knob(**{**knob, "percentiles": tuple((float(p), float(v)) for p, v in knob["percentiles"])})
-                for knob in description["knobs"]
-            ),
-            space=_space(space),
-            vectors=tensors["vectors"],
-            normals=tensors.get("normals"),
-            fit=description["fit"],
-        )
-    except (KeyError, TypeError) as error:
+        control = _control(tensors, description)
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{what} is a control with a part missing or wrong ({error}): save it again.") from error
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from error
@@ -89,6 +99,28 @@ def control_of(content: bytes, *, what: str, generator: Generator | None = None)
         name = next(iter(generator.spaces.values())).generator or "generator"
         checks.same_generator(control.space, generator.fingerprint, name, what)
     return control
+
+
+def _control(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> Any:
+    kind, fit = description["kind"], description["fit"]
+    if kind == "chain":
+        numbered = enumerate(description["parts"])
+        return Chain(tuple(_control(_below(tensors, f"{number}."), part) for number, part in numbered), fit)
+    knobs = tuple(
+        Knob(**{**knob, "percentiles": tuple((float(p), float(v)) for p, v in knob["percentiles"])}) for knob in description["knobs"]
+    )
+    space = _space(description["space"])
+    if kind == "directions":
+        return Directions(knobs, space, tensors["vectors"], tensors.get("normals"), fit)
+    if kind == "walk":
+        low, high = description["strides"]
+        behind, ahead = (Step(**_below(tensors, f"{side}.")) for side in ("behind", "ahead"))
+        return Walk(knobs, space, behind, ahead, (float(low), float(high)), fit)
+    raise ValueError(f'a part of kind "{kind}" is no control')
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _space(stored: Mapping[str, Any]) -> LatentSpace:
@@ -336,5 +368,5 @@ def _unpack(content: bytes, what: str) -> tuple[dict[str, Tensor], dict[str, Any
 
 
 def _kind(description: Mapping[str, Any]) -> str:
-    kinds = {"directions": "a control", "feature": "a feature", "generator": "a generator"}
+    kinds = {**dict.fromkeys(CONTROLS, "a control"), "feature": "a feature", "generator": "a generator"}
     return kinds.get(str(description.get("kind")), "plain tensors")

@@ -29,10 +29,11 @@ from steerable.fitting.calibrate import calibrate
 from steerable.fitting.descent import Descent, Residual, products
 from steerable.progress import track
 from steerable.protocols import Amounts, Control, Edit, Generator, Images, Knob, Latents, Mask, home
+from steerable.sampling import in_batches
 
 FRACTIONS = (-1.0, -0.5, -0.25, 0.25, 0.5, 1.0)  # of the range's ends, where the held-out loss is measured
 RATES = {"eigenbasis": 0.5, "adam": 0.1}
-Loss = Literal["l2"] | Perceptual
+Loss = str | Perceptual  # "l2", or a distance
 
 
 class Diverged(ValueError):
@@ -82,7 +83,7 @@ def fit_directions(
         ValueError: unknown edit or space, numbers out of range, amounts that leave nothing of the picture visible.
         Diverged: a loss that is no longer finite; ``.last`` is the control before it.
     """
-    edits = _as_edits(edits)
+    edits = as_edits(edits)
     lr = RATES[checks.known(optimiser, RATES, "optimiser")] if lr is None else lr
     check_numbers(n=n, batch=batch, lr=lr, held_out=held_out)
     knobs = tuple(ranged(edit, amounts) for edit in edits)
@@ -160,11 +161,16 @@ class Task:
                 check_visible(edit, image, (knob.low, knob.high))
 
     def samples(self, latents: Latents, batch: int, rng: torch.Generator) -> Iterator[tuple[Latents, Amounts]]:
-        """The latents once, in batches, each with amounts drawn uniformly and independently over the knobs' ranges."""
+        """The latents once, in batches, each with amounts drawn uniformly and independently over the knobs' ranges.
+
+        In a batch of b every b-th of a knob's range has one: the mean over a batch is the same, with less noise.
+        """
         low, high = (latents.values.new_tensor([getattr(knob, end) for knob in self.knobs]) for end in ("low", "high"))
         for start in track(range(0, len(latents), batch), f"walk: {', '.join(knob.name for knob in self.knobs)}"):
             some = latents[start : start + batch]
-            yield some, torch.rand(len(some), len(self.knobs), generator=rng).to(low) * (high - low) + low
+            strata = torch.stack([torch.randperm(len(some), generator=rng) for _ in self.knobs], 1)
+            shares = (strata + torch.rand(strata.shape, generator=rng)) / len(some)
+            yield some, shares.to(low) * (high - low) + low
 
     def residual(self, latents: Latents, amounts: Amounts) -> Residual:
         """``values -> r`` with ``|r|^2`` the loss of being there instead of at the edit of ``latents`` by ``amounts``."""
@@ -190,28 +196,35 @@ def loss_name(loss: Loss) -> str:
     return loss if isinstance(loss, str) else "perceptual"
 
 
-def relative_loss(generator: Generator, edit: Edit, vector: Tensor, latents: Latents, low: float, high: float) -> dict[str, float]:
+def relative_loss(generator: Generator, edit: Edit, walk: Tensor | Control, latents: Latents, low: float, high: float) -> dict[str, float]:
     """Masked squared error of walking over that of doing nothing, at fractions of the range's ends; "mean" is over all.
 
     0 is a perfect imitation, 1 is as bad as not moving. Keys are the amounts.
+
+    Args:
+        walk: one vector, or a control with one knob.
     """
     walked, nothing = {}, {}
     with torch.no_grad():
-        before = torch.cat([generator(latents[i : i + 32]) for i in range(0, len(latents), 32)])
+        before = _images(generator, latents)
         for fraction in FRACTIONS:
             amount = abs(fraction) * (high if fraction > 0 else low)
             if amount == 0:
                 continue
-            targets, mask = edit(before, before.new_full((len(before),), amount))
-            moved = latents.at(latents.values + amount * vector)
-            after = torch.cat([generator(moved[i : i + 32]) for i in range(0, len(moved), 32)])
-            walked[f"{amount:.4g}"] = float(masked_error(after, targets, mask).mean())
+            asked = before.new_full((len(before), 1), amount)
+            targets, mask = edit(before, asked[:, 0])
+            moved = latents.at(latents.values + amount * walk) if isinstance(walk, Tensor) else walk.steer(latents, asked)
+            walked[f"{amount:.4g}"] = float(masked_error(_images(generator, moved), targets, mask).mean())
             nothing[f"{amount:.4g}"] = float(masked_error(before, targets, mask).mean())
     ratios = {amount: walked[amount] / max(nothing[amount], 1e-12) for amount in walked}
     return {**ratios, "mean": sum(walked.values()) / max(sum(nothing.values()), 1e-12)}
 
 
-def _as_edits(edits: str | Edit | Sequence[Any]) -> tuple[Edit, ...]:
+def _images(generator: Generator, latents: Latents) -> Images:
+    return torch.cat([generator(some) for some in in_batches(latents, 32)])
+
+
+def as_edits(edits: str | Edit | Sequence[Any]) -> tuple[Edit, ...]:
     if isinstance(edits, str):
         return named_edits(edits)
     given = tuple(edits) if isinstance(edits, Sequence) else (edits,)
