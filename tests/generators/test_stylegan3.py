@@ -35,20 +35,20 @@ def opened():
 
 def small(*, seed=0, resolution=32, channel_base=256, channel_max=16, radial=False, bias=0.2, **arguments):
     """A random network of few channels with biases, normalised so that its images are neither flat nor saturated."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        network = StyleGAN3(
-            resolution=resolution,
-            latent_size=8,
-            width=10,
-            kernel=1 if radial else 3,
-            radial=radial,
-            channel_base=channel_base,
-            channel_max=channel_max,
-            **arguments,
-        )
-        for layer in network.layers:
-            layer.bias.data.normal_(std=bias)
+    network = StyleGAN3(
+        resolution=resolution,
+        latent_size=8,
+        width=10,
+        kernel=1 if radial else 3,
+        radial=radial,
+        channel_base=channel_base,
+        channel_max=channel_max,
+        **arguments,
+    )
+    rng = torch.Generator().manual_seed(seed)
+    network.initialise(rng)
+    for layer in network.layers:
+        layer.bias.data.normal_(std=bias, generator=rng)
     return network
 
 

@@ -85,7 +85,9 @@ class BigGAN(nn.Module):
         self.latent, self.classes, self.condition, self.first = latent, classes, condition, first
         told = {"split": embedding + latent // (len(blocks) + 1), "whole": embedding + latent, "class": embedding}[condition]
         heard = {"split": latent // (len(blocks) + 1), "whole": told, "class": latent}[condition]
-        self.embedding = nn.Embedding(classes, embedding)
+        self.embedding = nn.ParameterDict(
+            {"weight": torch.zeros(classes, embedding)}
+        )  # nn.Embedding draws, slowly while sizes are compared
         self.linear = nn.Linear(heard, blocks[0][1] * first**2)
         kind = DeepBlock if deep else PlainBlock
         self.blocks = nn.ModuleList(kind(told, bool(up), wide, inner, out, rows, eps) for up, wide, inner, out in blocks)
@@ -117,7 +119,7 @@ class BigGAN(nn.Module):
 
     def styles(self, z: Tensor, labels: Tensor | None) -> Tensor:
         """What the first map and each block are told, side by side; the class stands before z."""
-        told = class_weights(labels, self.classes, z) @ self.embedding.weight  # (n, embedding)
+        told = class_weights(labels, self.classes, z) @ self.embedding["weight"]  # (n, embedding)
         if self.condition == "class":
             return torch.cat([z, *[told] * len(self.blocks)], dim=1)
         if self.condition == "whole":

@@ -133,7 +133,6 @@ class StyleGAN2(nn.Module):
                 if key.endswith(("weight", "const", "noise")):
                     rate = self.config["rate"] if key.startswith("mapping") else 1
                     tensor.copy_(torch.randn(tensor.shape, generator=rng) / rate)
-        self.prepare()
 
     def mapped(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """z -> w, group by group; lengths are divided out, and the label's embedding has a length of its own."""

@@ -188,6 +188,19 @@ class StyleGAN3(nn.Module):
         for layer in self.layers:
             layer.prepare()
 
+    def initialise(self, rng: torch.Generator) -> None:
+        """The random weights that training starts from; a new network's are zero."""
+        cutoff = self.input.grid.cutoff
+        with torch.no_grad():
+            for key, tensor in self.state_dict().items():
+                if key.endswith("weight") and key != "input.affine.weight":
+                    spread = 1 if tensor.ndim == 4 else 1 / math.sqrt(tensor.shape[1])  # a layer's kernel is normalised anyway
+                    tensor.copy_(torch.randn(tensor.shape, generator=rng) * spread)
+            drawn = torch.randn(self.input.frequencies.shape, generator=rng)
+            radii = drawn.norm(dim=1, keepdim=True)
+            self.input.frequencies.copy_(drawn / (radii * radii.square().exp().pow(0.25)) * cutoff)
+            self.input.phases.copy_(torch.rand(self.input.phases.shape, generator=rng) - 0.5)
+
     def styles(self, ws: Tensor, labels: Tensor | None = None) -> Tensor:
         """(n, rows, width) -> the styles of all layers side by side; those of the input are (cos, sin, x, y)."""
         return torch.cat([affine(w) for affine, w in zip(self.affines, ws.unbind(1), strict=True)], dim=1)
@@ -229,11 +242,11 @@ def matrix(transform: Any, *, like: Tensor) -> Tensor:
 
 
 class Linear(nn.Module):
-    """x @ weight.T + bias; a bias of its own beginning."""
+    """x @ weight.T + bias; the bias begins at ``bias``."""
 
     def __init__(self, inputs: int, outputs: int, bias: float = 0.0) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs) / math.sqrt(inputs))
+        self.weight = nn.Parameter(torch.zeros(outputs, inputs))
         self.bias = nn.Parameter(torch.full((outputs,), bias))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -275,15 +288,12 @@ class FourierFeatures(nn.Module):
     def __init__(self, grid: Grid, channels: int, width: int) -> None:
         super().__init__()
         self.grid = grid
-        frequencies = torch.randn(channels, 2)
-        radii = frequencies.square().sum(dim=1, keepdim=True).sqrt()
-        self.register_buffer("frequencies", frequencies / (radii * radii.square().exp().pow(0.25)) * grid.cutoff)
-        self.register_buffer("phases", torch.rand(channels) - 0.5)
-        self.register_buffer("transform", torch.eye(3))
-        self.weight = nn.Parameter(torch.randn(channels, channels) / math.sqrt(channels))
+        self.register_buffer("frequencies", torch.zeros(channels, 2))
+        self.register_buffer("phases", torch.zeros(channels))
+        self.register_buffer("transform", torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
+        self.weight = nn.Parameter(torch.zeros(channels, channels))
         self.affine = Linear(width, 4)
-        self.affine.weight = nn.Parameter(torch.zeros(4, width))
-        self.affine.bias = nn.Parameter(torch.eye(1, 4)[0])
+        self.affine.bias = nn.Parameter(torch.tensor([1.0, 0.0, 0.0, 0.0]))
 
     def forward(self, style: Tensor, transform: Tensor | None = None) -> Tensor:
         """(n, 4) -> (n, size, size, c)."""
@@ -317,7 +327,7 @@ class Layer(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, kernel: int, width: int, nonlinearity: FilteredNonlinearity) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
+        self.weight = nn.Parameter(torch.zeros(outputs, inputs, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.affine = Linear(width, inputs, 1.0)
         self.nonlinearity = nonlinearity
@@ -375,7 +385,7 @@ class ToImage(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, width: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs) / math.sqrt(inputs))
+        self.weight = nn.Parameter(torch.zeros(outputs, inputs))
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.affine = Linear(width, inputs, 1.0)
         self.register_buffer("magnitude", torch.ones(()))
