@@ -8,6 +8,7 @@ from .edits import as_edit as as_edit
 from .edits import edit as edit
 from .evaluation.quality import kernel_distance as kernel_distance
 from .evaluation.response import response as response
+from .evaluation.steerability import steerability as steerability
 from .evaluation.summary import effects as effects
 from .evaluation.summary import leakage as leakage
 from .features.network import column as column
@@ -31,6 +32,7 @@ from .render import strip as strip
 from .sampling import measure as measure
 from .store import load_control as load_control
 from .store import save_control as save_control
+from .training.steerable import train_steerable as train_steerable
 from .zoo import load_backbone as load_backbone
 from .zoo import load_feature as load_feature
 from .zoo import load_features as load_features
