@@ -30,8 +30,10 @@ from .protocols import Latents as Latents
 from .protocols import LatentSpace as LatentSpace
 from .render import strip as strip
 from .sampling import measure as measure
+from .store import import_generator as import_generator
 from .store import load_control as load_control
 from .store import save_control as save_control
+from .store import save_generator as save_generator
 from .training.steerable import train_steerable as train_steerable
 from .zoo import load_backbone as load_backbone
 from .zoo import load_feature as load_feature

@@ -50,7 +50,7 @@ def load_control(path: str | os.PathLike[str], *, generator: Generator | None = 
     Raises:
         ValueError: not a control, a damaged file, or a control of another generator.
     """
-    path = Path(path)
+    path = hub.fetch(path) if hub.is_address(path) else Path(path)
     return control_of(read_bytes(path), what=str(path), generator=generator)
 
 
@@ -66,7 +66,8 @@ def control_bytes(control: Control) -> bytes:
 
 def _control_parts(control: Control) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and description of a control; those of a chain's parts are numbered."""
-    described = {"knobs": [asdict(knob) for knob in control.knobs], "space": asdict(control.space), "fit": dict(getattr(control, "fit", {}))}
+    knobs, fit = [asdict(knob) for knob in control.knobs], dict(getattr(control, "fit", {}))
+    described: dict[str, Any] = {"knobs": knobs, "space": asdict(control.space), "fit": fit}
     tensors: dict[str, Tensor] = {}
     if isinstance(control, Directions):
         tensors = {"vectors": control.vectors} | ({} if control.normals is None else {"normals": control.normals})

@@ -192,19 +192,22 @@ def load_features(*names: str, device: str = "cpu") -> tuple[Feature, ...]:
     return tuple(load_feature(name, device=device) for name in dict.fromkeys(wanted))
 
 
-def load_generator(name: str | os.PathLike[str], *, device: str = "cpu") -> ModuleGenerator:
-    """A shipped generator by name, one from a file, or one from the Hub: "faces64", "out/mine.safetensors", "hf://owner/repo".
+def load_generator(name: str | os.PathLike[str], *, network: str | None = None, device: str = "cpu") -> ModuleGenerator:
+    """A shipped generator by name, one from a file, or one from the Hub: "faces64", "out/mine.pkl", "hf://owner/repo".
+
+    Args:
+        network: which network of a file that holds several, "G_ema" for example; left out, the averaged generator.
 
     Raises:
         ValueError: an unknown name, a file that holds no generator, an address that leads nowhere; see ``hub.fetch``.
     """
     if hub.is_address(name):
-        return store.load_generator_file(hub.fetch(name)).to(device)
+        return store.load_generator_file(hub.fetch(name), network=network).to(device)
     known = [entry.name for entry in entries().values() if entry.kind == "generator"]
     text = os.fspath(name)
     if text in known:
         return dcgan.from_state_dict(tensors(text), name=text).to(device)
     if Path(text).exists() or Path(text).suffix or os.sep in text:
-        return store.load_generator_file(text).to(device)
+        return store.load_generator_file(text, network=network).to(device)
     checks.known(text, known, "generator")
     raise AssertionError("checks.known has refused the name")

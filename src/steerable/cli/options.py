@@ -30,7 +30,8 @@ With = Annotated[
     typer.Option(
         "--with",
         metavar="NAME=VALUE",
-        help="An option of the generator: noise=none, truncation=0.4, lod=1, precision=bfloat16; 'steer doctor' lists them. Repeatable; none by default.",
+        help="An option of the generator: noise=none, truncation=0.4, lod=1, precision=bfloat16; "
+        "'steer doctor' lists them. Repeatable; none by default.",
     ),
 ]
 Cutoff = Annotated[int | None, typer.Option(metavar="LAYERS", min=0, help="Truncate only the first so many layers; all by default.")]
