@@ -73,9 +73,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one round of each, and no batch of 8; under 50 s")
     quick = parser.parse_args().quick
     print(f"random weights, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}; seconds are medians; goals in brackets\n")
-    print(
-        f"{'':27}{'batch':>6}{'plain s':>10}{'ours s':>10}{'times faster':>16}{'bfloat16 s':>12}{'times faster':>16}{'off by':>12}{'bf16 off':>10}"
-    )
+    columns = (("batch", 6), ("plain s", 10), ("ours s", 10), ("times faster", 16), ("bfloat16 s", 12), ("times faster", 16))
+    heads = "".join(f"{name:>{width}}" for name, width in (*columns, ("off by", 12), ("bf16 off", 10)))
+    print(f"{'':27}{heads}")
     rows = [measured(case, rounds=1 if quick else 5) for case in cases(quick)]
     ready, peak = map(float, subprocess.run([sys.executable, "-c", MEMORY], check=True, capture_output=True, text=True).stdout.split())
     print(f"\npeak memory at 1024 px, batch 1, StyleGAN 2: {peak:.2f} GiB (goal 2), {ready:.2f} with the weights alone")
