@@ -1,4 +1,5 @@
 from .cards import push_to_hub as push_to_hub
+from .controls.chain import Chain as Chain
 from .controls.controller import AlongAxis as AlongAxis
 from .controls.directions import Directions as Directions
 from .controls.directions import amounts as amounts
@@ -6,6 +7,8 @@ from .controls.trajectory import Trajectory as Trajectory
 from .doctor import examine as examine
 from .edits import as_edit as as_edit
 from .edits import edit as edit
+from .edits import within as within
+from .evaluation.combining import combined as combined
 from .evaluation.quality import kernel_distance as kernel_distance
 from .evaluation.response import response as response
 from .evaluation.steerability import steerability as steerability
@@ -13,10 +16,12 @@ from .evaluation.summary import effects as effects
 from .evaluation.summary import leakage as leakage
 from .features.network import column as column
 from .features.network import feature as feature
+from .features.perceptual import Perceptual as Perceptual
 from .features.pixels import Box as Box
 from .features.pixels import RegionPixels as RegionPixels
 from .fitting.axes import fit_axes as fit_axes
 from .fitting.calibrate import calibrate as calibrate
+from .fitting.curved import fit_walk as fit_walk
 from .fitting.labels import fit_feature as fit_feature
 from .fitting.walks import fit_directions as fit_directions
 from .foreign import load_directions as load_directions

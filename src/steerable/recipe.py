@@ -168,6 +168,8 @@ def unpack(one: Turn, generator: Generator) -> Directions:
     except ValueError:
         raise ValueError("the control inside this recipe is not base64: the recipe was changed by hand or cut.") from None
     control = store.control_of(content, what="the control inside this recipe", generator=generator)
+    if one.hold and not isinstance(control, Directions):
+        raise ValueError(f"only straight knobs can hold others, {', '.join(knob.name for knob in control.knobs)} are not: leave hold out.")
     return control.held(one.hold) if one.hold else control
 
 

@@ -51,10 +51,9 @@ def test_on_a_linear_generator_joint_and_alone_are_the_same(both, controls):
 
 def test_the_comparison_is_drawn(both, controls):
     result = combined(both, controls, HALVES, n=4, amounts=[(-0.5, 0.5), (0.0, 0.25, 0.5)])
-    figure = render.heat_maps(
-        {name: result.relative(name) for name in controls}, ["-0.5", "0.5"], ["0", "0.25", "0.5"], x_label="right", y_label="left", title="both",
-        limits=(0, 1), unit="relative loss",
-    )  # fmt: skip
+    losses = {name: result.relative(name) for name in controls}
+    words = {"x_label": "right", "y_label": "left", "title": "both", "unit": "relative loss"}
+    figure = render.heat_maps(losses, ["-0.5", "0.5"], ["0", "0.25", "0.5"], limits=(0, 1), **words)
     assert render.figure_png(figure)[:4] == b"\x89PNG" and len(figure.axes) == 3
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from toys import Brighten, LinearGenerator, linear_generator
+from toys import Brighten, LinearGenerator, layered_generator, linear_generator
 
 from steerable.edits import as_edit, measured_edit
 from steerable.fitting.walks import fit_directions, relative_loss
@@ -47,6 +47,66 @@ def test_colour_is_fitted_jointly_and_each_channel_finds_its_own_latent():
     fitted = fit_directions(channels, "colour", n=1600, lr=0.3, calibration=0)
     assert [knob.name for knob in fitted.knobs] == ["red", "green", "blue"]
     assert torch.allclose(fitted.vectors, 2 * torch.eye(3), atol=0.03)  # full scale is 2 on [-1, 1]
+
+
+@pytest.mark.parametrize("optimiser", ["eigenbasis", "adam"])
+@pytest.mark.parametrize("space", ["w", "w+", "s"])
+def test_a_linear_walk_in_every_space_of_a_layered_generator(space, optimiser):
+    """From w on the toy is linear: the walk solves it. Layers of w+ are found one by one."""
+    generator = layered_generator()
+    fitted = fit_directions(generator, Brighten(), n=1600, lr=0.3, calibration=0, space=space, optimiser=optimiser)
+    latents = generator.sample(8, seed=9, space=space)
+    moved = fitted.steer(latents, torch.full((8, 1), 0.4))
+    assert fitted.space == generator.spaces[space]
+    if space == "w":  # three layers of two styles from four numbers: one image channel each, so it can be done exactly
+        assert fitted.fit["held_out"]["brighten"]["mean"] < 0.01
+    assert torch.allclose(generator(moved) - generator(latents), torch.tensor(0.4), atol=0.03)
+
+
+@pytest.mark.parametrize("space", ["z", "w", "w+", "s"])
+def test_a_linear_walk_in_every_space_of_a_small_stylegan2(space):
+    from steerable.generators.module import generator_of
+    from steerable.generators.stylegan2 import StyleGAN2
+
+    network = StyleGAN2([("z", [6, 9, 6])], [8, 6, 5])
+    rng = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for key, tensor in network.state_dict().items():
+            scale = 100 if key.startswith("mapping") and key.endswith("weight") else 1
+            tensor.copy_(scale * torch.randn(tensor.shape, generator=rng) + (1 if key.endswith("affine.bias") else 0))
+    fitted = fit_directions(generator_of(network, name="tiny"), "brightness", n=384, lr=0.3, calibration=0, space=space)
+    assert fitted.space.name == space and fitted.vectors.isfinite().all()
+    if space != "z":  # the random mapping network is too wild for any straight line in z
+        assert fitted.fit["held_out"]["brightness"]["mean"] < 0.95
+
+
+def test_both_optimisers_find_the_same_walk(generator):
+    ours, adams = (
+        fit_directions(generator, Brighten(), n=3200, lr=lr, calibration=0, optimiser=name).vectors
+        for name, lr in (("eigenbasis", 0.3), ("adam", 0.3))
+    )
+    assert torch.allclose(ours, adams, atol=0.02 * float(adams.norm()))
+
+
+def test_products_are_those_of_the_jacobian():
+    """The gradient is 2 J'r; outer products of the sketches have the mean J'J."""
+    from steerable.fitting.descent import products
+
+    matrix = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
+    values = torch.randn(4000, 3, generator=torch.Generator().manual_seed(1))
+    squared, gradient, sketch = products(lambda x: x @ matrix.T, values, torch.Generator().manual_seed(2))
+    assert torch.allclose(squared, (values @ matrix.T).square().sum(1), rtol=1e-4)
+    assert torch.allclose(gradient, 2 * values @ matrix.T @ matrix, rtol=1e-3, atol=1e-3)
+    assert torch.allclose(sketch.T @ sketch / 4000, matrix.T @ matrix, atol=0.1 * float((matrix.T @ matrix).norm()))
+
+
+def test_a_walk_may_be_learned_by_how_pictures_look():
+    from steerable import load_backbone
+    from steerable.features.perceptual import Perceptual
+
+    pictures = LinearGenerator(torch.ones(3 * 64, 1), torch.zeros(3 * 64), (3, 8, 8))
+    fitted = fit_directions(pictures, Brighten(), n=48, loss=Perceptual(load_backbone(size=32)), calibration=0)
+    assert fitted.fit["loss"] == "perceptual" and fitted.vectors.isfinite().all()
 
 
 class Squashed(LinearGenerator):

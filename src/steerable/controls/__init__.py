@@ -1,2 +1,2 @@
-"""How an image gets steered. Three mechanisms so far: ``directions`` (straight), ``trajectory`` (recomputed at every
-step), ``value`` (set by number)."""
+"""How an image gets steered: ``directions`` (straight), ``walk`` (a learned step, followed), ``trajectory`` (recomputed at every
+step), ``controller`` (a value by number), ``chain`` (several in order)."""

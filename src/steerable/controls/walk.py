@@ -106,15 +106,17 @@ class Walk:
         checks.lives_in(latents, self.space, "this control")
         checks.amounts(amounts, len(latents), self.knobs)
         asked = amounts[:, 0].to(latents.values) - (self.knobs[0].neutral or 0.0)
-        longest = (
-            max(float((side / stride).max()) for side, stride in zip((-asked, asked), self.strides, strict=True)) if len(asked) else 0.0
-        )
+        longest = self._steps(asked.detach())
         if longest > FURTHEST:
             raise ValueError(
-                f'"{self.knobs[0].name}" by {float(asked.abs().max()):g} {self.knobs[0].unit} is {longest:.0f} steps, at most {FURTHEST} are '
-                f"walked: its range is {self.knobs[0].low:g} to {self.knobs[0].high:g}."
+                f'"{self.knobs[0].name}" by {float(asked.detach().abs().max()):g} {self.knobs[0].unit} is {longest:.0f} steps, '
+                f"at most {FURTHEST} are walked: its range is {self.knobs[0].low:g} to {self.knobs[0].high:g}."
             )
         return latents.at(self.followed(latents.values, asked, math.ceil(longest)))
+
+    def _steps(self, asked: Float[Tensor, " n"]) -> float:
+        """The longest way of any row, in steps."""
+        return float(torch.stack([-asked / self.strides[0], asked / self.strides[1]]).amax()) if len(asked) else 0.0
 
     def followed(self, values: Tensor, asked: Float[Tensor, " n"], steps: int) -> Tensor:
         """``steps`` steps, of which each row takes as many as its amount has, and a fraction of one."""

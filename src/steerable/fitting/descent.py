@@ -5,10 +5,11 @@ A walk minimises ``|r|^2`` over moves M, where ``r_i = residual(G(z_i + f_i M))`
 signs, ``J'u`` is one product from the left, whose outer product has the mean ``J'J`` exactly. One such product a sample, beside the one
 that the gradient needs anyway and through the same forward pass, follows the matrix well enough for its eigenvectors; along them Adam's
 steps, one length a coordinate, are those of a diagonal Newton method, and stay bounded where the residual bends too much for Newton.
-On faces64 this needs a tenth of the samples that Adam needs in the latents' own coordinates (``benchmarks/walk_fit.py``).
+How many samples that saves beside Adam in the latents' own coordinates is measured by ``benchmarks/walk_fit.py``.
 
-Neighbours: ``walks`` and ``curved`` draw the samples. Sources: Kingma & Ba, "Adam", ICLR 2015; the rotation as in Vyas et al., "SOAP",
-arXiv 2409.11321, with the curvature of the model in place of that of the gradients' noise; products with random signs as in Hutchinson 1990.
+Neighbours: ``walks`` and ``curved`` draw the samples. Sources: Kingma & Ba, "Adam", ICLR 2015; the rotation as in Vyas et al.,
+"SOAP", arXiv 2409.11321, with the curvature of the model in place of that of the gradients' noise; products with random signs as in
+Hutchinson, "A stochastic estimator of the trace of the influence matrix", 1990.
 """
 
 from __future__ import annotations
