@@ -1,6 +1,6 @@
 """A linear walk by the paper's Adam and by ours: the time each needs to reach the held-out loss of Adam after 20,000 samples.
 
-    python benchmarks/walk_fit.py [--quick] [--threads 1] [--seed 0]
+    python benchmarks/walk_fit.py [--quick] [--edits EDITS] [--threads 1] [--seed 0]
 
 Both fit the same direction on faces64 in this process: the same latents a seed, batches of 16, amounts over the edit's usual range, one
 fresh latent a sample, a rate that decays on a cosine.
@@ -37,13 +37,14 @@ QUICK = (128, 256, 384)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="Adam after 640 samples, two edits")
+    parser.add_argument("--edits", help="with commas, instead of brightness, zoom and shift-x")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     generator = load_generator("faces64")
     samples, ladder = (640, QUICK) if asked.quick else (20000, LADDER)
-    names = ("brightness", "shift-x") if asked.quick else ("brightness", "zoom", "shift-x")
+    names = asked.edits.split(",") if asked.edits else ["brightness", "shift-x"] if asked.quick else ["brightness", "zoom", "shift-x"]
     fit_directions(generator, "brightness", n=32, held_out=1, calibration=0)  # what runs for the first time is slow
     print(f"{'edit':<12}{'fit':<12}{'samples':>8}{'seconds':>9}{'held out':>10}", flush=True)
     rows = {name: compared(generator, name, samples, ladder, asked.seed) for name in names}
