@@ -9,7 +9,8 @@ fresh latent a sample, a rate that decays on a cosine.
     eigenbasis    Adam in the eigenbasis of the sketched Gauss-Newton matrix: the default of fit_directions
 
 Each number of samples is a fit of its own, from nothing to the end of its schedule. Ours is run at 1,024, 2,048, 3,072, ... samples until
-its held-out loss is no larger than Adam's; "seconds" is that fit alone, "with_all_shorter_fits" is what finding the number cost. The loss
+its held-out loss is no larger than Adam's; "seconds" is that fit alone, "with_all_shorter_fits" is what finding the number cost;
+"near" is the first within 1 % of Adam's loss. The loss
 is the masked squared error over that of doing nothing, on 256 latents that nothing was fitted on, each by four amounts. ``--quick`` gives
 Adam 640 samples, and does brightness and shift-x only. The last line is all figures as JSON.
 """
@@ -58,13 +59,16 @@ def main() -> None:
 def compared(generator: Generator, name: str, samples: int, ladder: tuple[int, ...], seed: int) -> dict[str, Any]:
     (one,) = edit(name)
     goal, adam = fitted(generator, one, samples, "adam", seed)
-    spent, row = 0.0, {"adam": {"n": samples, "seconds": adam, "held_out": goal}, "eigenbasis": None, "faster": None}
+    row: dict[str, Any] = {"adam": {"n": samples, "seconds": adam, "held_out": goal}, "near": None, "reached": None, "faster": None}
+    spent = 0.0
     for n in ladder:
         loss, seconds = fitted(generator, one, n, "eigenbasis", seed)
         spent += seconds
+        fit = {"n": n, "seconds": seconds, "held_out": loss, "with_all_shorter_fits": spent, "faster": adam / seconds}
+        if loss <= 1.01 * goal and row["near"] is None:
+            row["near"] = fit
         if loss <= goal:
-            reached = {"n": n, "seconds": seconds, "held_out": loss, "with_all_shorter_fits": spent}
-            return {**row, "eigenbasis": reached, "faster": adam / seconds}
+            return {**row, "reached": fit, "faster": adam / seconds}
     return row
 
 
