@@ -401,7 +401,7 @@ def test_winograds_algorithm_is_the_convolution(channels):
 
 
 def test_wide_layers_give_the_same_with_and_without_winograds_algorithm():
-    network = StyleGAN2([("z", [8, 8])], [128, 128, 128])
+    network = StyleGAN2([("z", [8, 8])], [64, 256, 256])
     network.initialise(torch.Generator().manual_seed(0))
     generator = generator_of(network, name="wide")
     assert [layer.points is not None for layer in network._convolutions()] == [False, False, False, False, True]

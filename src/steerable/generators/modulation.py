@@ -99,8 +99,8 @@ class Convolution(nn.Module):
         self.epsilon = EPSILON * 9 * wide if scaled else EPSILON
         inputs = (size // 2) ** 2 if doubles else size**2
         self.thin = self.weight.numel() < wide * inputs + narrow * size**2  # the kernel is smaller than the activations
-        self.wide_enough = not doubles and min(wide, narrow) >= 128 and size >= 16  # for Winograd's algorithm to pay
-        for name in ("energy", "grain", "points"):  # worked out by prepare()
+        self.wide_enough = not doubles and min(wide, narrow) >= 256 and size >= 16  # for Winograd's algorithm to pay
+        for name in ("energy", "grain", "points", "coarse"):  # worked out by prepare()
             self.register_buffer(name, None, persistent=False)
 
     def prepare(self) -> None:
@@ -111,6 +111,7 @@ class Convolution(nn.Module):
         kernels = self.weight.data.transpose(0, 1) if self.doubles else self.weight.data
         kernels = kernels.contiguous(memory_format=torch.channels_last)
         self.weight.data = kernels.transpose(0, 1) if self.doubles else kernels
+        self.coarse = None if self.thin else self.weight.detach().bfloat16()
 
     def forward(self, x: Tensor, style: Tensor, noise: Tensor | Literal["fixed"] | None, *, dtype: torch.dtype = torch.float32) -> Tensor:
         """(n, wide, ...) activations, (n, wide) styles, (1 or n, 1, size, size) noise -> (n, narrow, size, size).
@@ -127,7 +128,8 @@ class Convolution(nn.Module):
             kernel = self.weight * style[0, :, None, None] * demodulation[0, :, None, None, None]
             x = self._convolved(x.to(dtype), kernel.to(dtype), bias)
         else:
-            x = self._convolved((x * style[:, :, None, None]).to(dtype), self.weight.to(dtype), None)
+            kernel = self.weight.to(dtype) if self.coarse is None or dtype != torch.bfloat16 else self.coarse
+            x = self._convolved((x * style[:, :, None, None]).to(dtype), kernel, None)
             x = torch.addcmul(bias[:, None, None], x, demodulation[:, :, None, None])
         if isinstance(noise, Tensor):
             x = x + GAIN * self.strength * noise
@@ -145,10 +147,8 @@ class Convolution(nn.Module):
         return _added(F.conv2d(x, kernel, padding=1).to(bias.dtype), bias[:, None, None])
 
     def _by_winograd(self, x: Tensor, dtype: torch.dtype) -> bool:
-        """Where it is faster: on a CPU and without a graph; from 256 channels on it beats bfloat16 too, and is exact."""
-        if self.points is None or x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_grad_enabled():
-            return False
-        return dtype == torch.float32 or min(self.weight.shape[:2]) >= 256
+        """Where it is faster: on a CPU, in float32 and without a graph."""
+        return self.points is not None and x.device.type == "cpu" and x.dtype == dtype == torch.float32 and not torch.is_grad_enabled()
 
 
 def _added(x: Tensor, constant: Tensor) -> Tensor:
