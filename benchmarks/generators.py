@@ -79,9 +79,8 @@ def main() -> None:
     rows = [measured(case, rounds=1 if quick else 5) for case in cases(quick)]
     ready, peak = map(float, subprocess.run([sys.executable, "-c", MEMORY], check=True, capture_output=True, text=True).stdout.split())
     print(f"\npeak memory at 1024 px, batch 1, StyleGAN 2: {peak:.2f} GiB (goal 2), {ready:.2f} with the weights alone")
-    print(
-        "off by: largest difference to plain, of the largest value; bf16 off: to float32, 1/255 of the range for pictures of deviation 0.5 (goal 2)\n"
-    )
+    print("off by: largest difference to plain, of the largest value")
+    print("bf16 off: largest difference to float32, 1/255 of the range, for pictures of standard deviation 0.5 (goal 2)\n")
     print(
         json.dumps(
             {
