@@ -246,7 +246,8 @@ def shell(line: list[str], project: Path, **options) -> subprocess.Popen[str]:
     code = "from steerable.cli import main; main()"
     environment = os.environ | {"PYTHONPATH": str(project / "src"), "OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, "-c", code, *line], env=environment, **pipes, **options)
+    heed = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # background jobs of a shell ignore it
+    return subprocess.Popen([sys.executable, "-c", code, *line], env=environment, **heed, **pipes, **options)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
