@@ -12,7 +12,7 @@ Each number of samples is a fit of its own, from nothing to the end of its sched
 its held-out loss is no larger than Adam's; "seconds" is that fit alone, "with_all_shorter_fits" is what finding the number cost;
 "near" is the first within 1 % of Adam's loss. The loss
 is the masked squared error over that of doing nothing, on 256 latents that nothing was fitted on, each by four amounts. ``--quick`` gives
-Adam 640 samples, and does brightness and shift-x only. The last line is all figures as JSON.
+Adam 512 samples, and does brightness and shift-x only. The last line is all figures as JSON.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ QUICK = (128, 256, 384)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="Adam after 640 samples, two edits")
+    parser.add_argument("--quick", action="store_true", help="Adam after 512 samples, two edits")
     parser.add_argument("--edits", help="with commas, instead of brightness, zoom and shift-x")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     generator = load_generator("faces64")
-    samples, ladder = (640, QUICK) if asked.quick else (20000, LADDER)
+    samples, ladder = (512, QUICK) if asked.quick else (20000, LADDER)
     names = asked.edits.split(",") if asked.edits else ["brightness", "shift-x"] if asked.quick else ["brightness", "zoom", "shift-x"]
     fit_directions(generator, "brightness", n=32, held_out=1, calibration=0)  # what runs for the first time is slow
     print(f"{'edit':<12}{'fit':<12}{'samples':>8}{'seconds':>9}{'held out':>10}", flush=True)
