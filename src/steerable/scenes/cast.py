@@ -50,10 +50,10 @@ class Plan:
     """How many faces each stage looks at."""
 
     sheet: int = 24
-    population: int = 1000
+    population: int = 2000
     calibration: int = 48
-    walk: int = 224
-    walk_calibration: int = 12
+    walk: int = 448
+    walk_calibration: int = 16
     people: int = 48
     response: int = 16
     quality: int = 64
