@@ -71,7 +71,10 @@ def axes(
 
 def walks(
     edits: Annotated[
-        str, typer.Argument(metavar="EDITS", help="With commas: brightness, colour, contrast, zoom, shift-x, shift-y, rotate.")
+        str,
+        typer.Argument(
+            metavar="EDITS", help="With commas: brightness, colour, colour-lab, contrast, zoom, shift-x, shift-y, rotate, rotate3d."
+        ),
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="Control file to write, .safetensors.")] = Path("walks.safetensors"),
     generator: options.GeneratorName = options.GENERATOR,
