@@ -69,9 +69,9 @@ class Recipe(BaseModel):
     generator: str
     fingerprint: str
     seeds: tuple[Seed, ...] = Field(min_length=1)
-    options: dict[str, JsonValue] = Field({}, description="of the generator: noise, truncation, lod, a transform")
+    options: dict[str, JsonValue] = Field(default={}, description="of the generator: noise, truncation, lod, a transform")
     psi: float = Field(1.0, ge=0, le=2)
-    cutoff: int | None = Field(None, ge=0)
+    cutoff: int | None = Field(default=None, ge=0)
     label: int | None = None
     turn: Turn | None = None
     drive: Drive | None = None

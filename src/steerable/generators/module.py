@@ -156,7 +156,7 @@ class ModuleGenerator:
         return Latents(values.contiguous(), self.spaces[target], latents.labels)  # a broadcast w would share its memory
 
     def __call__(self, latents: Latents) -> Images:
-        last = next(reversed(self.stages))
+        last = list(self.stages)[-1]
         latents = self.to_space(latents, last)
         return self._step(self.stages[last], latents.values, latents.labels)
 
