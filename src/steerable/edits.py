@@ -156,7 +156,10 @@ def in_turn(edits: Sequence[Edit], images: Images, amounts: Amounts) -> tuple[Im
 
 
 def masked_error(images: Images, targets: Images, mask: Mask) -> Float[Tensor, " n"]:
-    """Mean squared error over the known pixels of each image."""
+    """Mean squared error over the known pixels of each image; 0 where none is known.
+
+    Source: Jahanian, Chai & Isola, "On the 'steerability' of generative adversarial networks", ICLR 2020, eq. 4.
+    """
     squared = (images - targets).square().mean(1, keepdim=True) * mask
     return squared.sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp(min=1)
 

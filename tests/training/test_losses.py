@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from steerable.training.losses import called_generated, called_real, gradient_penalty, masked_error
+from steerable.edits import masked_error
+from steerable.training.losses import called_generated, called_real, gradient_penalty
 
 
 def test_an_undecided_score_costs_log_two_either_way():

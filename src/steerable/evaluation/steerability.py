@@ -19,8 +19,8 @@ from torch import Tensor
 
 from steerable import progress
 from steerable.controls.directions import amounts as turned
+from steerable.edits import masked_error
 from steerable.protocols import Control, Edit, Generator, Knob
-from steerable.training.losses import masked_error
 
 Z95 = 1.959964  # standard errors to each side of a mean
 

@@ -4,8 +4,7 @@ Scores are those of a discriminator before its sigmoid, so that softplus(-score)
 softplus(score) that of "generated".
 
 Sources: Goodfellow et al., "Generative adversarial nets", NeurIPS 2014, section 3, for the losses; Mescheder, Geiger & Nowozin, "Which
-training methods for GANs do actually converge?", ICML 2018, eq. 9, for the penalty; Jahanian, Chai & Isola, "On the 'steerability' of
-generative adversarial networks", ICLR 2020, eq. 4, for the error of a walk.
+training methods for GANs do actually converge?", ICML 2018, eq. 9, for the penalty. The error of a walk is ``edits.masked_error``.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from steerable.protocols import Images, Mask
+from steerable.protocols import Images
 
 Scores = Float[Tensor, " n"]
 Scalar = Float[Tensor, ""]
@@ -38,9 +37,3 @@ def gradient_penalty(scores: Scores, images: Images) -> Scalar:
     """
     (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
     return gradient.square().sum((1, 2, 3)).mean() / 2
-
-
-def masked_error(images: Images, targets: Images, mask: Mask) -> Float[Tensor, " n"]:
-    """Mean squared error over the known pixels of each image; 0 where none is known."""
-    squared = (images - targets).square().mean(1, keepdim=True) * mask
-    return squared.sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp(min=1)

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from steerable import checks
 from steerable.controls.directions import Directions
+from steerable.edits import masked_error
 from steerable.generators.dcgan import DCGAN
 from steerable.generators.dcgan_discriminator import DCGANDiscriminator, initialised
 from steerable.generators.module import ModuleGenerator, generator_of, row_seed
@@ -38,7 +39,7 @@ from steerable.protocols import Edit, Images
 from steerable.sources import ImageSource, read_source, rows_at
 from steerable.training.amounts import draw_amounts, ranged, reach
 from steerable.training.loop import LOG, Losses, Run
-from steerable.training.losses import called_generated, called_real, gradient_penalty, masked_error
+from steerable.training.losses import called_generated, called_real, gradient_penalty
 
 Way = Literal["plain", "augmented", "joint", "joint-only"]
 WAYS = ("plain", "augmented", "joint", "joint-only")
