@@ -17,7 +17,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "steerable"
 
 ROWS = (  # lowest first
-    {"protocols", "checks", "progress", "sensitivity", "files"},
+    {"protocols", "checks", "progress", "sensitivity", "files", "shipped"},
     {"checkpoints", "generators", "features", "edits", "controls", "data", "sources"},
     {"fitting", "training", "evaluation", "render", "sampling"},
     {"cards", "doctor", "foreign", "hub", "importing", "provenance", "recipe", "store", "zoo"},
@@ -28,6 +28,8 @@ SIDEWAYS = {
     ("sensitivity", "protocols"): "the local model is one of a generator and a feature",
     ("sensitivity", "checks"): "",
     ("sensitivity", "progress"): "",
+    ("shipped", "checks"): "",
+    ("controls", "features"): "any callable is a feature, and a ledger carries a perceptual distance",
     ("fitting", "sampling"): "axes are fitted on measured tables",
     ("fitting", "evaluation"): "calibration is a response pass",
     ("sources", "data"): "folders of pictures are read as such",

@@ -1,6 +1,6 @@
 """Named generators, measuring networks and features, with licence, source and SHA-256 of every shipped file.
 
-``entries()`` lists the files in ``weights/``; ``load_network`` builds a network and puts its weights in; ``load_feature`` and
+``shipped`` reads the files in ``weights/``; ``load_network`` builds a network and puts its weights in; ``load_feature`` and
 ``load_features`` make the ready measurements of them. Nothing is downloaded. Networks are built once in a process, so that features of one
 network share its run.
 
@@ -9,19 +9,17 @@ Where the files come from: ``tools/`` has the command that made each; NOTICE has
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor, nn
 
 from steerable import checks, hub, store
-from steerable.features import faces
+from steerable.features import backbone, faces
 from steerable.features.backbone import EfficientNetLite0
 from steerable.features.face_mesh import FaceMesh
 from steerable.features.face_networks import AgeGender, Expression, Identity, Landmarks68
@@ -31,72 +29,9 @@ from steerable.features.pixels import PIXELS
 from steerable.generators import dcgan
 from steerable.generators.module import ModuleGenerator
 from steerable.protocols import Feature
-
-WEIGHTS = Path(__file__).parent / "weights"
-REINSTALL = "Reinstall: pip install --force-reinstall steerable"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One shipped file: what it is, where it comes from, and what it must hash to.
-
-    Attributes:
-        family: how to build what it holds.
-        registry, package, version: the published package that it was made from; ``source_file`` inside of it.
-        licence: of the package, and of the model where that has another.
-        made_by: the command that made it.
-    """
-
-    name: str
-    file: str
-    kind: Literal["generator", "network", "backbone"]
-    family: str
-    registry: str
-    package: str
-    version: str
-    source_file: str
-    source_sha256: str
-    licence: str
-    sha256: str
-    made_by: str
-    notes: str = ""
-
-
-@cache
-def entries() -> Mapping[str, Entry]:
-    """Every shipped file, by name."""
-    manifest = json.loads((WEIGHTS / "manifest.json").read_text(encoding="utf-8"))
-    return {name: Entry(**fields) for name, fields in manifest.items()}
-
-
-def tensors(name: str) -> dict[str, Tensor]:
-    """The weights of an entry in float32, after its checksum.
-
-    Raises:
-        ValueError: an unknown name, or a file that is not the one that was shipped.
-    """
-    entry = entries()[checks.known(name, entries(), "weights")]
-    return read(WEIGHTS / entry.file, entry.sha256)
-
-
-def read(path: Path, sha256: str) -> dict[str, Tensor]:
-    """The tensors of a safetensors file in float32; bytes with an ``.affine`` = [scale, minimum] beside them are scaled."""
-    from safetensors.torch import load
-
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"the shipped weights {path.name} cannot be read ({error.strerror}). {REINSTALL}") from None
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
-        raise ValueError(f"checksum mismatch: {path.name} is {found[:12]}…, expected {sha256[:12]}…. {REINSTALL}")
-    stored = load(data)
-    state = {key: tensor.float() for key, tensor in stored.items() if not key.endswith(".affine")}
-    for key in state:
-        if (affine := stored.get(f"{key}.affine")) is not None:
-            state[key] = state[key] * affine[0] + affine[1]
-    return state
-
+from steerable.shipped import WEIGHTS as WEIGHTS
+from steerable.shipped import entries, tensors
+from steerable.shipped import read as read
 
 NETWORKS: Mapping[str, Callable[[Mapping[str, Tensor]], nn.Module]] = {
     "facemesh": FaceMesh.from_state,
@@ -114,14 +49,13 @@ def load_network(name: str) -> Any:
     return NETWORKS[checks.known(name, NETWORKS, "network")](tensors(name))
 
 
-@cache
 def load_backbone(*, size: int = 64) -> EfficientNetLite0:
     """ImageNet features, ``(n, 1280)``: for heads trained on a user's labels and for distances between sets of images.
 
     Args:
         size: images are resized to this many pixels a side. The network was trained at 224; 64 is 12 times faster.
     """
-    return EfficientNetLite0.from_state(tensors("efficientnet-lite0"), size=size)
+    return backbone.shipped(size)
 
 
 @cache

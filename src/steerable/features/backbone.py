@@ -11,11 +11,13 @@ squeeze-and-excite and uses ReLU6.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from steerable import shipped as weights
 from steerable.features.layers import in_pieces, load, same
 from steerable.features.resize import coloured, resized
 
@@ -88,3 +90,9 @@ class EfficientNetLite0(nn.Module):
             x = stage(x)
             maps.append(x)
         return maps
+
+
+@cache
+def shipped(size: int = 64) -> EfficientNetLite0:
+    """The network with its weights; the same object at every call."""
+    return EfficientNetLite0.from_state(weights.tensors("efficientnet-lite0"), size=size)
