@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from steerable import files, progress, render, store, zoo
+from steerable import checks, files, progress, render, store, zoo
 from steerable.controls.controller import AlongAxis
 from steerable.controls.directions import Directions, amounts
 from steerable.controls.trajectory import Trajectory
@@ -62,7 +62,7 @@ class Sweep(BaseModel):
 
 
 class Recipe(BaseModel):
-    """Generator, seeds and everything that was done to them, in the order turn, drive, sweep."""
+    """Generator, seeds and everything that was done to them, in the order turn, drive, offset, sweep."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     version: Literal[1] = 1
@@ -75,6 +75,7 @@ class Recipe(BaseModel):
     label: int | None = None
     turn: Turn | None = None
     drive: Drive | None = None
+    offset: str | None = Field(default=None, max_length=4_000_000, description="where the studio was driven to: float32 in base64")
     sweep: Sweep | None = None
     scale: int = Field(1, ge=1, le=32)
 
@@ -122,7 +123,7 @@ def steer(recipe: Recipe, generator: Generator) -> list[Latents]:
     if recipe.sweep is not None and control is None:
         raise ValueError(f'this recipe sweeps "{recipe.sweep.knob}" but carries no control.')
     start = begin(recipe, generator, None if control is None else control.space.name)
-    if recipe.turn is None and recipe.drive is None:
+    if recipe.turn is None and recipe.drive is None and recipe.offset is None:
         return [start]
     rows = [_one(recipe, generator, control, start[i : i + 1]) for i in progress.track(range(len(start)), "steering")]
     return [start.at(torch.cat([one.values for one in column])) for column in zip(*rows, strict=True)]
@@ -156,9 +157,27 @@ def _one(recipe: Recipe, generator: Generator, control: Directions | None, laten
             latents = AlongAxis(generator, control[name], feature).steer(latents, latents.values.new_full((1, 1), value))
     if recipe.drive is not None:
         latents = trajectory(generator, recipe.drive.box).steer(latents, latents.values.new_full((1, 1), recipe.drive.amount))
+    if recipe.offset is not None:
+        latents = displaced(latents, recipe.offset)
     if recipe.sweep is None or control is None:
         return [latents]
     return [control.steer(latents, amounts(control, latents, {recipe.sweep.knob: amount})) for amount in recipe.sweep.amounts]
+
+
+def displaced(latents: Latents, offset: str) -> Latents:
+    """Latents moved by the numbers of an offset: float32, little-endian, in base64; one latent's worth of them.
+
+    Raises:
+        ValueError: something else than that, or a number that is not finite.
+    """
+    try:
+        values = torch.frombuffer(bytearray(base64.b64decode(offset, validate=True)), dtype=torch.float32)
+    except (ValueError, RuntimeError):
+        raise ValueError("the offset inside this recipe is no row of float32 numbers in base64: it was changed by hand or cut.") from None
+    if values.numel() != latents.values[0].numel():
+        raise ValueError(f"an offset in {latents.space} has {latents.values[0].numel()} numbers, this recipe's has {values.numel()}.")
+    moved = latents.values + checks.finite(values, "the offset of this recipe").view(latents.space.shape).to(latents.values)
+    return latents.at(latents.space.normalised(moved))
 
 
 def unpack(one: Turn, generator: Generator) -> Directions:
