@@ -7,7 +7,9 @@ import pytest
 import torch
 from toys import Brighten, LinearGenerator, OnePixel, linear_generator
 
+from steerable.controls.chain import Chain
 from steerable.controls.directions import Directions
+from steerable.controls.walk import Step, Walk
 from steerable.fitting.calibrate import LENGTHS, PERCENTILES, Curve, calibrate, coordinates, follow, percentiles, usable
 from steerable.protocols import Knob
 
@@ -199,3 +201,102 @@ def test_the_control_is_not_written_to(generator):
     before = control.vectors.clone()
     calibrate(generator, control, [OnePixel()], n=16)
     assert torch.equal(control.vectors, before) and control.knobs[0].high == 0
+
+
+# ------------------------------------------------------------------ curved walks and chains
+
+
+def brightening():
+    """Each of two latents adds 0.1 to every pixel."""
+    return LinearGenerator(torch.full((48, 2), 0.1), torch.linspace(-0.5, 0.5, 48), (3, 4, 4))
+
+
+def curved(space, behind, ahead, *, low=-0.5, high=0.5, stride=0.1):
+    """Every step adds a constant to both latents."""
+    steps = [Step(torch.zeros(1, 2, 2), torch.zeros(1, 2), torch.zeros(1, 2, 2), torch.full((1, 2), move)) for move in (behind, ahead)]
+    return Walk((Knob("brighten", "levels", low, high),), space, *steps, (stride, stride), {"method": "by hand"})
+
+
+W = dataclasses.replace(brightening().spaces["z"], name="w")  # z would keep its length
+WIDE = Brighten(dataclasses.replace(Brighten().knob, low=-1.0, high=1.0))
+
+
+@dataclasses.dataclass(frozen=True)
+class InW(LinearGenerator):
+    @property
+    def spaces(self):
+        return {"w": W}
+
+    def sample(self, n, *, seed, space="w", labels=None, psi=1.0):
+        return dataclasses.replace(brightening().sample(n, seed=seed), space=W)
+
+
+def in_w():
+    return InW(*(getattr(brightening(), name) for name in ("matrix", "offset", "image_shape")))
+
+
+@pytest.mark.parametrize(("behind", "ahead"), [(-0.5, 0.5), (-0.1, 0.3)])
+def test_each_side_of_a_curved_walk_gets_the_unit_that_is_measured(behind, ahead):
+    """A step of 0.1 levels that really does 0.02 or 0.06 becomes a step of 0.02 or 0.06."""
+    generator = in_w()
+    calibrated = calibrate(generator, curved(W, behind, ahead), {"brighten": WIDE}, n=32)
+    assert calibrated.strides == pytest.approx((-0.2 * behind, 0.2 * ahead), rel=0.05)
+    start = generator.sample(4, seed=7)
+    for amount in (-0.08, 0.08):
+        change = generator(calibrated.steer(start, torch.full((4, 1), amount))) - generator(start)
+        assert torch.allclose(change, torch.full_like(change, amount), atol=0.01)
+
+
+def test_the_range_of_a_curved_walk_is_what_its_own_range_really_does():
+    knob = calibrate(in_w(), curved(W, -0.5, 0.25), {"brighten": WIDE}, n=32).knobs[0]
+    assert (knob.low, knob.high) == pytest.approx((-0.5, 0.25), rel=0.05) and knob.percentiles == ()
+
+
+def test_a_side_that_does_the_opposite_keeps_its_stride_and_gets_no_range():
+    calibrated = calibrate(in_w(), curved(W, 0.5, 0.5), {"brighten": WIDE}, n=32)
+    assert calibrated.knobs[0].low == 0 and calibrated.strides[0] == 0.1 and calibrated.knobs[0].high > 0.4
+
+
+def test_a_curved_walk_that_turns_back_is_usable_until_it_does():
+    """Steps that shrink: x / 2 where x is positive, so that the change saturates."""
+    generator = in_w()
+    halving = Step(torch.eye(2)[None], torch.zeros(1, 2), -0.5 * torch.eye(2)[None], torch.zeros(1, 2))
+    walk = Walk((Knob("brighten", "levels", -0.5, 0.5),), W, halving, halving, (0.1, 0.1))
+    knob = calibrate(generator, walk, {"brighten": WIDE}, n=64).knobs[0]
+    assert knob.high == 0 and -0.5 < knob.low < 0  # it only ever darkens, by less and less
+
+
+def test_a_curved_walk_that_a_feature_measures_has_the_population_s_percentiles():
+    generator = in_w()
+    walk = dataclasses.replace(curved(W, -0.5, 0.5), knobs=(Knob("pixel-0-0-0", "levels", -0.5, 0.5),))
+    calibrated = calibrate(generator, walk, [OnePixel()], n=64)
+    values = OnePixel()(generator(generator.sample(64, seed=1)))[:, 0]
+    assert calibrated.knobs[0].value_at(50) == pytest.approx(values.median().item(), abs=0.02)
+    assert calibrated.strides == pytest.approx((0.1, 0.1), rel=1e-3)
+
+
+def test_a_chain_is_calibrated_part_by_part():
+    generator = in_w()
+    straight = Directions((Knob("straight", "levels", -0.5, 0.5),), W, torch.tensor([[10.0, 0.0]]))
+    chain = Chain((curved(W, -0.25, 0.25), straight))
+    edit = dataclasses.replace(WIDE, knob=dataclasses.replace(WIDE.knob, name="straight"))
+    calibrated = calibrate(generator, chain, {"brighten": WIDE, "straight": edit}, n=32)
+    start = generator.sample(4, seed=7)
+    change = generator(calibrated.steer(start, torch.full((4, 2), 0.1))) - generator(start)
+    assert torch.allclose(change, torch.full_like(change, 0.2), atol=0.02)
+
+
+def test_the_record_of_a_curved_walk_says_what_one_unit_did(generator):
+    record = calibrate(in_w(), curved(W, -0.1, 0.3), {"brighten": WIDE}, n=32).fit["calibration"]["brighten"]
+    assert record["change_per_unit"] == pytest.approx([0.2, 0.6], rel=0.05) and record["n"] == 32
+
+
+def test_the_record_of_a_straight_walk_says_what_one_unit_did(generator):
+    row = generator.matrix[0]
+    record = calibrate(generator, one_pixel(generator, scale=2.0), [OnePixel()], n=64).fit["calibration"]["pixel-0-0-0"]
+    assert record["change_per_unit"] == pytest.approx([2 * float(row @ row)] * 2, rel=1e-3)
+
+
+def test_what_has_no_unit_to_change_is_not_calibrated(generator):
+    with pytest.raises(TypeError, match="directions, curved walks and chains of them are calibrated, got LinearGenerator"):
+        calibrate.__wrapped__(generator, generator, [OnePixel()])

@@ -7,8 +7,9 @@ import pytest
 import torch
 from toys import Brighten, LinearGenerator, layered_generator, linear_generator
 
-from steerable.edits import as_edit
+from steerable.edits import as_edit, measured_edit
 from steerable.features.perceptual import Perceptual
+from steerable.fitting.calibrate import calibrate
 from steerable.fitting.curved import fit_walk
 from steerable.fitting.walks import Diverged, fit_directions
 from steerable.protocols import Knob
@@ -34,7 +35,7 @@ TURN = as_edit(turning, Knob("turn", "rad", -1.2, 1.2))
 
 @pytest.fixture(scope="module")
 def turned(compass):
-    return fit_walk(compass, TURN, n=6000, batch=32, lr=0.01)
+    return fit_walk(compass, TURN, n=6000, batch=32, lr=0.01, calibration=0)
 
 
 def test_a_straight_walk_cannot_turn(compass):
@@ -68,6 +69,23 @@ def test_every_space_of_a_layered_generator_has_curved_walks(space):
     assert walk.fit["held_out"]["brighten"]["mean"] < (0.95 if space == "z" else 0.2)
 
 
+def test_one_unit_asked_is_one_unit_done(compass, turned):
+    walk = calibrate(compass, turned, {"turn": TURN}, n=64)
+    latents = compass.sample(200, seed=9)
+    for amount in (0.5 * walk.knobs[0].low, 0.5 * walk.knobs[0].high):
+        read = measured_edit(TURN, compass(latents), compass(walk.steer(latents, torch.full((200, 1), amount))))
+        assert abs(amount) > 0.3 and float(read.mean()) == pytest.approx(amount, rel=0.3)
+
+
+def test_a_class_that_the_generator_lacks_is_refused():
+    with pytest.raises(ValueError, match="has the classes 0 to 2, got"):
+        fit_walk(layered_generator(3), Brighten(), n=16, labels=3)
+
+
+def test_a_walk_of_one_class_is_learned_on_that_class():
+    assert fit_walk(layered_generator(3), Brighten(), n=16, space="w", labels=2).fit["label"] == 2
+
+
 def test_a_walk_in_layers_has_a_network_for_each_of_them():
     walk = fit_walk(layered_generator(), Brighten(), n=32, space="w+")
     assert tuple(walk.ahead.inner.shape) == (3, 4, 4)
@@ -79,7 +97,7 @@ def test_the_same_seed_gives_the_same_walk():
 
 
 def test_a_range_on_one_side_only_is_walked_there():
-    walk = fit_walk(linear_generator(), Brighten(), n=64, amounts=(0.0, 0.4))
+    walk = fit_walk(linear_generator(), Brighten(), n=64, amounts=(0.0, 0.4), calibration=0)
     assert walk.strides[1] == pytest.approx(0.08) and walk.knobs[0].low == 0
 
 

@@ -2,7 +2,8 @@
 
 A direction is followed to several lengths on both sides; the change is measured by the feature of the knob's name, or, for a
 walk, by reading the edit's amount back from the images. Its slope rescales the direction, and how far it stays near that slope is
-the knob's usable range.
+the knob's usable range. A curved walk has a network for each sign, so each sign has its own slope: it rescales the amount that one
+step is. A chain is calibrated part by part, each turned alone.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerable import checks, progress
+from steerable.controls.chain import Chain
 from steerable.controls.directions import Directions
+from steerable.controls.walk import Walk
 from steerable.edits import measured_edit
 from steerable.features.network import column
 from steerable.protocols import Edit, Feature, Generator, Latents
@@ -28,6 +31,7 @@ MODERATE = 0.6  # of the longest move: up to here the slope is fitted
 TOLERANCE = 0.25  # a mean change within 25 % of what was asked is still usable
 PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
 Change = Callable[[Int[Tensor, " r"], Latents], Float[Tensor, " r"]]
+Calibrated = TypeVar("Calibrated", Directions, Walk, Chain)
 
 
 @dataclass(frozen=True)
@@ -42,36 +46,43 @@ class Curve:
 
 def calibrate(
     generator: Generator,
-    directions: Directions,
+    control: Calibrated,
     measured_by: Sequence[Feature] | Mapping[str, Feature | Edit],
     *,
     n: int = 96,
     seed: int = 1,
     latents: Latents | None = None,
     batch: int = 32,
-) -> Directions:
-    """Rescale every direction to the unit that is measured, and write range and percentiles into its knob.
+) -> Calibrated:
+    """Rescale every knob to the unit that is measured, and write range and percentiles into it.
 
     Args:
+        control: directions, a curved walk, or a chain of such.
         measured_by: features with a column of each knob's name, or a mapping from knobs to what measures them: a feature with
             one column, or the edit that a walk imitates.
         n, seed: of the latents; take a seed that was not fitted on.
         latents: calibrate on these instead.
 
     Returns:
-        The same directions with new lengths. A knob whose measured change has the wrong sign or none keeps its length and gets
-        the range 0 to 0: it does not do what its name says.
+        The same control: directions with new lengths, walks with new strides. A knob whose measured change has the wrong sign or
+        none keeps its unit and gets the range 0 to 0 (a curved one on that side): it does not do what its name says. A curved walk
+        that an edit measures gets no percentiles: an unsteered image has no amount of an edit.
 
     Raises:
-        ValueError: a knob that nothing measures.
+        ValueError: a knob that nothing measures, a curved walk without a range to follow.
+        TypeError: another kind of control.
     """
-    latents = generator.sample(n, seed=seed, space=directions.space.name) if latents is None else latents
+    if not isinstance(control, Directions | Walk | Chain):
+        raise TypeError(f"directions, curved walks and chains of them are calibrated, got {type(control).__name__}.")
+    latents = generator.sample(n, seed=seed, space=control.space.name) if latents is None else latents
+    if isinstance(control, Chain):
+        features = _by_knob(control, measured_by)
+        return replace(control, parts=tuple(calibrate(generator, part, features, latents=latents, batch=batch) for part in control.parts))
     before = _images_of(generator)
     changes: dict[str, Change] = {}
     populations: dict[str, Tensor] = {}
     limits: dict[str, float] = {}
-    features = _by_knob(directions, measured_by)
-    for name, measure in features.items():
+    for name, measure in _by_knob(control, measured_by).items():
         if hasattr(measure, "knob"):
             changes[name] = _edit_change(before, measure, latents, batch)  # type: ignore[arg-type]
             limits[name] = max(abs(measure.knob.low), abs(measure.knob.high))  # type: ignore[union-attr]
@@ -79,7 +90,9 @@ def calibrate(
             start = observe(generator, [measure], latents, batch=batch)[:, 0]  # type: ignore[list-item]
             changes[name] = _feature_change(generator, measure, start, batch)  # type: ignore[arg-type]
             populations[name] = start
-    return rescaled(directions, changes, latents, populations, limits)
+    if isinstance(control, Walk):
+        return restrided(control, changes[control.knobs[0].name], latents, populations.get(control.knobs[0].name))
+    return rescaled(control, changes, latents, populations, limits)
 
 
 def rescaled(
@@ -108,9 +121,45 @@ def rescaled(
             calibrated = replace(knob, low=0.0, high=0.0)
         values = populations.get(knob.name, coordinates(latents, vectors[-1]))
         knobs.append(replace(calibrated, percentiles=percentiles(values)))
-        records[knob.name] = _record(curve, slope, populations.get(knob.name))
+        before = float(vector.norm() / spread)  # deviations that one unit was until now
+        records[knob.name] = _record(curve, slope, populations.get(knob.name)) | {"change_per_unit": [slope * before] * 2}
     fit = {**directions.fit, "calibration": records}
     return replace(directions, knobs=tuple(knobs), vectors=torch.stack(vectors), fit=fit)
+
+
+def restrided(walk: Walk, change: Change, latents: Latents, population: Tensor | None = None) -> Walk:
+    """``calibrate`` for a curved walk: followed to shares of its own range, each side to its own slope.
+
+    ``strides`` are amounts a step, so a side that does half of what it is asked gets half the stride, and twice as many steps.
+    """
+    knob = walk.knobs[0]
+    neutral, ends = knob.neutral or 0.0, {-1: (knob.neutral or 0.0) - knob.low, 1: knob.high - (knob.neutral or 0.0)}
+    shares = [length / max(LENGTHS) for length in LENGTHS]
+    asked = [sign * share * end for sign, end in ends.items() for share in shares if end > 0]
+    if not asked:
+        raise ValueError(f'"{knob.name}" has the range {knob.low:g} to {knob.high:g}: there is nothing to follow. Fit the walk again.')
+    rows, means, errors = torch.arange(len(latents)), [], []
+    for amount in progress.track(asked, "calibrate"):
+        moved = change(rows, walk.steer(latents, latents.values.new_full((len(latents), 1), neutral + amount)))
+        means.append(float(moved.mean()))
+        errors.append(float(moved.std()) / math.sqrt(len(latents)) if len(latents) > 1 else math.inf)
+    curve = Curve(tuple(asked), tuple(means), tuple(errors), len(latents))
+    slopes, reach = {}, {}
+    for sign in ends:
+        side = _side(curve, sign)
+        slopes[sign] = _slope(side) if side else 0.0
+        reach[sign] = slopes[sign] * _end(side, slopes[sign]) if slopes[sign] > 0 else 0.0
+    new = replace(
+        knob,
+        low=neutral - reach[-1],
+        high=neutral + reach[1],
+        percentiles=() if population is None else percentiles(population),
+    )
+    behind, ahead = (stride * (slopes[sign] if slopes[sign] > 0 else 1.0) for stride, sign in zip(walk.strides, (-1, 1), strict=True))
+    record = _record(curve, slopes[1], population) | {"change_per_unit": [slopes[-1], slopes[1]]}
+    del record["change_per_deviation"]
+    fit = {**walk.fit, "calibration": {knob.name: record}}
+    return replace(walk, knobs=(new,), strides=(behind, ahead), fit=fit)
 
 
 def follow(unit: Tensor, change: Change, latents: Latents, *, longest: float = math.inf) -> Curve:
@@ -131,10 +180,7 @@ def usable(curve: Curve) -> tuple[float, float, float]:
     the tolerance allows (a closed mouth cannot close further), it is the slope of the side on which the attribute moves. The range ends
     where the mean change leaves the asked one by more than a quarter, beyond what the measurement's own error explains.
     """
-    sides = {
-        sign: [(abs(t), sign * y, e) for t, y, e in zip(curve.lengths, curve.changes, curve.errors, strict=True) if sign * t > 0]
-        for sign in (-1, 1)
-    }
+    sides = {sign: _side(curve, sign) for sign in (-1, 1)}
     slopes = {sign: _slope(side) for sign, side in sides.items()}
     slope = _slope([*sides[-1], *sides[1]])
     if max(slopes.values()) <= 0 or slope <= 0:
@@ -142,6 +188,11 @@ def usable(curve: Curve) -> tuple[float, float, float]:
     if any(abs(one / slope - 1) > TOLERANCE for one in slopes.values()):
         slope = max(slopes.values())
     return slope, 0.0 - _end(sides[-1], slope), _end(sides[1], slope)
+
+
+def _side(curve: Curve, sign: int) -> list[tuple[float, float, float]]:
+    """(length, change, error) of the moves to one side, as if it were the positive one."""
+    return [(abs(t), sign * y, e) for t, y, e in zip(curve.lengths, curve.changes, curve.errors, strict=True) if sign * t > 0]
 
 
 def _slope(side: Sequence[tuple[float, float, float]]) -> float:
@@ -173,11 +224,13 @@ def _end(side: list[tuple[float, float, float]], slope: float) -> float:
     return good
 
 
-def _by_knob(directions: Directions, measured_by: Sequence[Feature] | Mapping[str, Feature | Edit]) -> dict[str, Feature | Edit]:
+def _by_knob(
+    control: Directions | Walk | Chain, measured_by: Sequence[Feature] | Mapping[str, Feature | Edit]
+) -> dict[str, Feature | Edit]:
     if isinstance(measured_by, Mapping):
-        return {knob.name: measured_by[checks.known(knob.name, measured_by, "measure of a knob")] for knob in directions.knobs}
+        return {knob.name: measured_by[checks.known(knob.name, measured_by, "measure of a knob")] for knob in control.knobs}
     owners = {name: feature for feature in measured_by for name in feature.columns}
-    return {k.name: column(owners[checks.known(k.name, owners, "measured column")], k.name) for k in directions.knobs}
+    return {k.name: column(owners[checks.known(k.name, owners, "measured column")], k.name) for k in control.knobs}
 
 
 def _images_of(generator: Generator) -> Callable[[Latents], Tensor]:

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 
 from steerable.controls.walk import Step, Walk, rows_of
+from steerable.edits import narrowed
+from steerable.fitting.calibrate import calibrate
 from steerable.fitting.descent import products
 from steerable.fitting.walks import Diverged, Loss, Task, as_edits, check_numbers, loss_name, ranged, relative_loss
 from steerable.protocols import Edit, Generator, LatentSpace, home
@@ -38,6 +40,8 @@ def fit_walk(
     amounts: tuple[float, float] | None = None,
     loss: Loss = "l2",
     held_out: int = 32,
+    calibration: int = 32,
+    labels: int | None = None,
 ) -> Walk:
     """A curved walk for one edit.
 
@@ -46,11 +50,11 @@ def fit_walk(
         n: latents, a fresh one for each sample.
         lr: Adam's, decaying to zero on a cosine.
         steps: to each end of the range.
-        space, amounts, loss, held_out: as in ``fit_directions``.
+        space, amounts, loss, held_out, calibration, labels: as in ``fit_directions``.
 
     Returns:
         A walk whose ``fit`` has the arguments, the training loss of the last tenth, and ``held_out`` as ``fit_directions`` has it.
-        Its unit is that of the edit it was trained on.
+        Its unit and usable range are those that were measured, see ``calibrate``; without calibration those of the training.
 
     Raises:
         ValueError: unknown edit or space, several edits, numbers out of range, amounts that leave nothing visible, a space too wide.
@@ -63,8 +67,8 @@ def fit_walk(
         )
     check_numbers(n=n, batch=batch, lr=lr, steps=steps, held_out=held_out)
     knob = ranged(edits[0], amounts)
-    everything = generator.sample(n + held_out, seed=seed, space=space or home(generator))
-    latents, unseen, where = everything[:n], everything[n:], everything.space
+    everything = generator.sample(n + held_out + calibration, seed=seed, space=space or home(generator), labels=labels)
+    latents, unseen, last, where = everything[:n], everything[n : n + held_out], everything[n + held_out :], everything.space
     if rows_of(where)[1] > WIDEST:
         raise ValueError(f"a curved walk in {where} would need networks of {rows_of(where)[1]} dimensions: fit it in another space.")
     task = Task(generator, edits, (knob,), loss)
@@ -108,13 +112,18 @@ def fit_walk(
         "lr": lr,
         "steps": steps,
         "loss": loss_name(loss),
+        "optimiser": "adam",
         "space": where.name,
+        "label": labels,
         "range": [[knob.low, knob.high]],
         "training_loss": sum(tail) / len(tail),
         "held_out_n": held_out,
         "held_out": {knob.name: relative_loss(generator, edits[0], walk, unseen, knob.low, knob.high)},
     }
-    return _frozen(walk, fit)
+    walk = _frozen(walk, fit)
+    if not calibration:
+        return walk
+    return calibrate(generator, walk, {knob.name: edits[0] if amounts is None else narrowed(edits[0], *amounts)}, latents=last)
 
 
 def _at_rest(space: LatentSpace, rng: torch.Generator, like: Tensor) -> dict[str, Tensor]:

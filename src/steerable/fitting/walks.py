@@ -59,6 +59,7 @@ def fit_directions(
     optimiser: Literal["eigenbasis", "adam"] = "eigenbasis",
     held_out: int = 32,
     calibration: int = 32,
+    labels: int | None = None,
 ) -> Directions:
     """One direction for each edit, such that walking ``a`` along it looks like the edit by ``a``.
 
@@ -76,6 +77,7 @@ def fit_directions(
         held_out: further latents, on which the relative loss is measured.
         calibration: still further ones, for the unit and the usable range: the amount is read back from the images
             (``edits.measured_edit``), so that one unit asked is one unit done on average. 0 keeps the unit of the training.
+        labels: one class of a class-conditional generator, for a walk of its own; by default one walk for all classes.
 
     Returns:
         Directions whose ``fit`` has the arguments, the training loss of the last tenth, and ``held_out``: for each knob, the
@@ -91,7 +93,7 @@ def fit_directions(
     if lr is None:
         lr = rate * math.sqrt(min(1.0, math.ceil(n / batch) / SETTLED)) if optimiser == "eigenbasis" else rate
     knobs = tuple(ranged(edit, amounts) for edit in edits)
-    everything = generator.sample(n + held_out + calibration, seed=seed, space=space or home(generator))
+    everything = generator.sample(n + held_out + calibration, seed=seed, space=space or home(generator), labels=labels)
     latents, unseen, last = everything[:n], everything[n : n + held_out], everything[n + held_out :]
     task = Task(generator, edits, knobs, loss)
     task.check(latents)
@@ -130,6 +132,7 @@ def fit_directions(
         "loss": loss_name(loss),
         "optimiser": optimiser,
         "space": everything.space.name,
+        "label": labels,
         "range": [[knob.low, knob.high] for knob in knobs],
         "training_loss": sum(tail) / len(tail),
         "held_out_n": held_out,
