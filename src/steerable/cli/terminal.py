@@ -19,6 +19,7 @@ BAD_INPUT, INTERRUPTED, CLOSED = 2, 130, 141  # the last two as shells report SI
 COLUMNS = 100  # amounts of one strip
 MANY = 1_000_000  # seeds of one command
 LEFT = "interrupted. Files under their final names are whole; with --cache FOLDER the same command goes on where it stopped."
+TRAINING = "interrupted. The same command goes on from the last checkpoint, if there was one, to the same weights."
 EVERY = 10.0  # seconds between progress lines where there is no terminal
 
 
@@ -35,10 +36,10 @@ def run(command: Callable[[], Any], arguments: Sequence[str] | None = None) -> i
             result = command()
         sys.stdout.flush()
         if result == INTERRUPTED:  # what typer makes of Ctrl-C
-            complain(LEFT)
+            complain(_left(arguments))
         return result if isinstance(result, int) else 0
     except (KeyboardInterrupt, Abort):  # Ctrl-C outside of typer, and the end of the input
-        complain(LEFT)
+        complain(_left(arguments))
         return INTERRUPTED
     except TyperException as error:
         if error.format_message().startswith("Usage:"):  # no verb was given: this is the help
@@ -55,6 +56,11 @@ def run(command: Callable[[], Any], arguments: Sequence[str] | None = None) -> i
     except OSError as error:
         complain(_disk(error))
     return BAD_INPUT
+
+
+def _left(arguments: Sequence[str] | None) -> str:
+    given = sys.argv[1:] if arguments is None else arguments
+    return TRAINING if given[:1] == ["train"] else LEFT
 
 
 def _usage(error: Any, arguments: Sequence[str]) -> str:

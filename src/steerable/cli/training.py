@@ -50,6 +50,16 @@ def steerable(
     batch: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="Real pictures a step.")] = 64,
     size: Annotated[int, typer.Option(metavar="PIXELS", help="Side of the pictures: 8, 16, 32, 64, ...")] = 32,
     split: Annotated[str, typer.Option(metavar="NAME", help="Which part of idx files and Hugging Face data sets.")] = "train",
+    vary: Annotated[
+        str,
+        typer.Option(
+            metavar="EDIT=SPREAD,...",
+            help="Make each class several that differ only in how much they vary: a standard deviation in the edit's unit, the last "
+            "level's. zoom=0.32,shift-x=0.1,brightness=0.12 is what digits32-varied has. By default classes stay as they are.",
+        ),
+    ] = "",
+    levels: Annotated[int, typer.Option(metavar="NUMBER", help="Classes made of one by --vary: 2, 3, 5, 7, ...")] = 5,
+    each: Annotated[int, typer.Option(metavar="NUMBER", help="Pictures in each of those, the same at all levels.")] = 2000,
     width: Annotated[int, typer.Option(metavar="CHANNELS", min=1, help="Of the largest map; each smaller one has twice as many.")] = 32,
     latent: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="Size of the latent.")] = 100,
     embedding: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="Numbers that a class adds to the latent.")] = 16,
@@ -77,6 +87,7 @@ def steerable(
     """
     resolved = dict(locals())
     from steerable import edits, sources, store
+    from steerable.training import varied
     from steerable.training.steerable import train_steerable
 
     options.folder(out)
@@ -84,8 +95,11 @@ def steerable(
     if way != "plain" and (low is not None or high is not None):
         own = edits.edit(edit)[0].knob
         amounts = (own.low if low is None else low, own.high if high is None else high)
+    pictures = sources.read_source(data, size=size, split=split)
+    if vary:
+        pictures = varied.varied(pictures, varied.parsed(vary), levels=levels, each=each, seed=seed)
     trained = train_steerable(
-        sources.read_source(data, size=size, split=split),
+        pictures,
         out=out,
         way=way,  # type: ignore[arg-type]
         edit=None if way == "plain" else edit,
