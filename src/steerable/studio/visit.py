@@ -1,0 +1,197 @@
+"""One visitor: what is shown, what was done, and who has to be told. Nothing in here is shared with another visitor.
+
+A panel calls ``show`` while a hand moves and ``keep`` when it lets go; ``keep`` makes one step of history. Frames and measurements are
+worked out by ``session`` in the workers of ``scheduling``; panels that registered with ``on`` are told when they are there.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from steerable.fitting.calibrate import coordinates
+from steerable.protocols import Latents
+from steerable.studio import pictures, session
+from steerable.studio.scheduling import Latest
+from steerable.studio.session import Bench, History, Leak, Pixels, State
+from steerable.studio.workshop import Workshop
+
+STRIP = 12  # way-points of the filmstrip
+MEASURE_EVERY = 0.2  # seconds between two measurements while a hand moves
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """A state, where it led and what it looks like."""
+
+    state: State
+    point: Latents
+    pixels: Pixels
+    url: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All features of a frame: of the face itself, of its start, and of what the locks are judged against."""
+
+    now: Mapping[str, float]
+    before: Mapping[str, float]
+    reference: Mapping[str, float]
+    along: Mapping[str, float]  # where the latent stands along straight knobs that no feature measures
+    state: State
+
+
+class Visit:
+    """The state of one open page.
+
+    Attributes:
+        bench: the visitor's own: the shared one until something is made or uploaded.
+        frame, measured: the newest that arrived; None before the first.
+    """
+
+    def __init__(self, workshop: Workshop, bench: Bench, state: State | None = None) -> None:
+        self.workshop, self.bench = workshop, bench
+        self.state = state or State()
+        self.history = History.begun(self.state)
+        self.frame: Frame | None = None
+        self.measured: Measured | None = None
+        self.tolerances: dict[str, float] = {}
+        self.film: list[tuple[State, str]] = []
+        self.shown = 0
+        self._listeners: dict[str, list[Callable[..., None]]] = defaultdict(list)
+        self._frames = Latest(workshop.pool, self.complain)
+        self._measures = Latest(workshop.pool, self.complain, pause=MEASURE_EVERY)
+        self._known: dict[tuple[Any, ...], dict[str, float]] = {}
+
+    # -------------------------------------------------------------- who is told
+
+    def on(self, event: str, listener: Callable[..., None]) -> None:
+        """``state``, ``frame``, ``measured``, ``history``, ``seed``, ``bench``, ``trouble``: call this when there is a new one."""
+        self._listeners[event].append(listener)
+
+    def tell(self, event: str, *arguments: Any) -> None:
+        for listener in self._listeners[event]:
+            listener(*arguments)
+
+    def complain(self, error: Exception | str) -> None:
+        self.tell("trouble", " ".join(str(error).split())[:300])
+
+    def latest(self, *, pause: float = 0.0) -> Latest:
+        """A queue of this visitor for questions of another kind: thumbnails, batches."""
+        one = Latest(self.workshop.pool, self.complain, pause=pause)
+        self.on("closed", one.stop)
+        return one
+
+    def close(self) -> None:
+        """The page has gone: forget everything."""
+        self._frames.stop()
+        self._measures.stop()
+        self.tell("closed")
+        self._listeners.clear()
+        self._known.clear()
+        self.film.clear()
+        self.frame = self.measured = None
+        self.history = History.begun(State())
+
+    # -------------------------------------------------------------- what is shown
+
+    def show(self, state: State) -> None:
+        """Show a state, without making it a step."""
+        fresh = (state.seed, state.psi, state.label) != (self.state.seed, self.state.psi, self.state.label)
+        self.state = state
+        self.tell("state")
+        if fresh:
+            self.tell("seed")
+        self._frames.ask(functools.partial(self._drawn, state, self.bench), self._framed)
+
+    def keep(self, what: str, state: State | None = None) -> None:
+        """Show a state, by default the present one, and make it one step of history."""
+        state = self.state if state is None else state
+        after = self.history.then(what, state)
+        if after is not self.history:
+            self.history = after
+            if self.frame is not None:
+                self.film = [*self.film, (self.frame.state, self.frame.url)][-STRIP:]
+        self.show(state)
+        self.tell("history")
+
+    def turn(self, name: str, amount: float) -> None:
+        """One knob to an amount, while a hand moves."""
+        if name in self.state.locks:
+            return
+        self.show(self.state.turned(name, amount, neutral=self.bench.knobs[name].neutral or 0.0))
+
+    def go(self, history: History) -> None:
+        """To another step of the history."""
+        self.history = history
+        self.show(history.state)
+        self.tell("history")
+
+    def put_on(self, bench: Bench, state: State | None = None, what: str = "open") -> None:
+        """Another bench: one more control, or another generator."""
+        other = bench.generator.fingerprint != self.bench.generator.fingerprint
+        self.bench = bench
+        self._known.clear()
+        if other:
+            self.state = state or State()
+            self.history, self.film, self.frame, self.measured = History.begun(self.state), [], None, None
+        self.tell("bench")
+        if other:
+            self.tell("seed")
+        self.keep(what, state if state is not None else self.state)
+
+    @staticmethod
+    def _drawn(state: State, bench: Bench) -> Frame:
+        point = session.latents(state, bench)
+        pixels = session.pixels(point, bench)[0]
+        return Frame(state, point, pixels, pictures.data_url(pixels, exact=False))
+
+    def _framed(self, frame: Frame) -> None:
+        self.frame = frame
+        self.shown += 1
+        self.tell("frame")
+        self._measures.ask(functools.partial(self._judged, frame, self.bench), self._heard)
+
+    def _judged(self, frame: Frame, bench: Bench) -> Measured:
+        now = session.measure(frame.point, bench)
+        before = self._values(replace(frame.state.still(), locks=(), box=None), bench)
+        held = replace(frame.state.held_part(), locks=(), box=None)
+        reference = self._values(held, bench) if frame.state.locks else {}
+        straight, along = bench.straight, {}
+        if straight is not None:
+            for knob, vector in zip(straight.knobs, straight.vectors, strict=True):
+                if knob.name not in now:
+                    along[knob.name] = float(coordinates(frame.point, vector)[0])
+        return Measured(now, before, reference, along, frame.state)
+
+    def _values(self, state: State, bench: Bench) -> dict[str, float]:
+        key = (id(bench), state.seed, state.psi, state.label, tuple(sorted(state.amounts.items())))
+        if key not in self._known:
+            if len(self._known) > 32:
+                self._known.clear()
+            self._known[key] = session.measure(session.latents(state, bench), bench)
+        return self._known[key]
+
+    def _heard(self, measured: Measured) -> None:
+        self.measured = measured
+        self.tell("measured")
+
+    # -------------------------------------------------------------- what follows
+
+    @property
+    def leaks(self) -> list[Leak]:
+        """Of every lock, in the newest measurement."""
+        one = self.measured
+        return [] if one is None else session.leaks(one.state, self.bench, one.now, one.reference, self.tolerances)
+
+    def percentile(self, name: str) -> float | None:
+        """Where the knob's attribute stands now among unsteered images."""
+        knob, one = self.bench.knobs[name], self.measured
+        if one is None or not knob.percentiles:
+            return None
+        value = one.now.get(name, one.along.get(name))
+        return None if value is None else knob.percentile_of(value)
+
