@@ -17,7 +17,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "steerable"
 
 ROWS = (  # lowest first
-    {"protocols", "checks", "progress", "sensitivity", "files", "shipped"},
+    {"protocols", "checks", "progress", "sensitivity", "linear", "differences", "files", "shipped"},
     {"checkpoints", "generators", "features", "edits", "controls", "data", "sources"},
     {"fitting", "training", "evaluation", "render", "sampling"},
     {"cards", "doctor", "foreign", "hub", "importing", "provenance", "recipe", "store", "zoo"},
@@ -27,6 +27,9 @@ SIDEWAYS = {
     ("checks", "protocols"): "checks name the nouns they refuse",
     ("sensitivity", "protocols"): "the local model is one of a generator and a feature",
     ("sensitivity", "checks"): "",
+    ("sensitivity", "linear"): "a local model is made of linear maps",
+    ("sensitivity", "differences"): "of black boxes too",
+    ("differences", "linear"): "which are linear maps as well",
     ("sensitivity", "progress"): "",
     ("shipped", "checks"): "",
     ("controls", "features"): "any callable is a feature, and a ledger carries a perceptual distance",

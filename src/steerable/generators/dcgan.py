@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from steerable.generators.layouts import Arguments, Layout, Tensors
 from steerable.generators.module import ModuleGenerator, generator_of
 from steerable.generators.stages import Options, Stage, class_weights
+from steerable.linear import Linear
 
 
 class DCGAN(nn.Module):
@@ -81,7 +82,7 @@ class DCGAN(nn.Module):
     @property
     def stages(self) -> tuple[Stage, ...]:
         zero = torch.zeros(self.latent_size)
-        return (Stage("z", (self.latent_size,), self, labelled=self.classes is not None, centre=lambda: zero),)
+        return (Stage("z", (self.latent_size,), self, labelled=self.classes is not None, centre=lambda: zero, linearised=self.linearised),)
 
     def prepare(self) -> None:
         """Fold the norms and rearrange the first and the last kernel. The state dict stays as it is."""
@@ -112,6 +113,48 @@ class DCGAN(nn.Module):
         for kernel, bias in folded[1:-1]:
             x = F.conv_transpose2d(x, kernel, bias, stride=2, padding=1).relu_()
         return torch.tanh(_doubled(F.conv2d(x, *folded[-1], padding=1)))
+
+    def linearised(self, z: Tensor, labels: Tensor | None = None) -> Linear | None:
+        """Images and their derivative in z: between kinks the network is linear up to tanh, so tangents pass through the same kernels,
+        without offsets, times the masks of the image's own pass, which all directions share. None unless the norms are folded."""
+        if not self.folded or self.training:
+            return None
+        with torch.no_grad():
+            given = z
+            if self.embedding is not None:
+                given = torch.cat([z, class_weights(labels, len(self.embedding.weight), z) @ self.embedding.weight], dim=1)
+            first, kernels = self.config["first"], [self.get_buffer(f"kernel{i}") for i in range(self.depth)]
+            biases = [self.get_buffer(f"bias{i}") for i in range(self.depth)]
+            x = torch.addmm(biases[0], given, kernels[0]).relu().unflatten(1, (first, first, -1)).movedim(3, 1)
+            masks = [(x > 0).to(x)]
+            for kernel, bias in zip(kernels[1:-1], biases[1:-1], strict=True):
+                x = F.conv_transpose2d(x, kernel, bias, stride=2, padding=1).relu_()
+                masks.append((x > 0).to(x))
+            images = torch.tanh(_doubled(F.conv2d(x, kernels[-1], biases[-1], padding=1)))
+            slope = 1 - images.square()
+        n, entry, last = len(z), kernels[0][: self.latent_size], self.main[-2].weight
+
+        def push(tangents: Tensor) -> Tensor:
+            with torch.no_grad():
+                x = (tangents.flatten(0, 1) @ entry).unflatten(1, (first, first, -1)).movedim(3, 1)
+                for kernel, mask in zip(kernels[1:-1], masks, strict=False):
+                    x = F.conv_transpose2d(_times(x, mask), kernel, stride=2, padding=1)
+                return _doubled(F.conv2d(_times(x, masks[-1]), kernels[-1], padding=1)).unflatten(0, (-1, n)).mul_(slope)
+
+        def pull(cotangents: Tensor) -> Tensor:
+            with torch.no_grad():
+                x = _times(F.conv2d((cotangents * slope).flatten(0, 1), last, stride=2, padding=1), masks[-1])
+                for kernel, mask in zip(kernels[-2:0:-1], masks[-2::-1], strict=True):
+                    x = _times(F.conv2d(x, kernel, stride=2, padding=1), mask)
+                return (x.movedim(1, 3).flatten(1) @ entry.T).unflatten(0, (-1, n))
+
+        return Linear(images, push, pull, kind="linear passes with shared masks")
+
+
+def _times(x: Tensor, mask: Tensor) -> Tensor:
+    """The tangents of t directions (t * n, c, h, w), each times its latent's mask (n, c, h, w), in place."""
+    x.unflatten(0, (-1, len(mask))).mul_(mask)
+    return x
 
 
 def _with_norm(layer: nn.ConvTranspose2d, norm: nn.Module) -> tuple[Tensor, Tensor]:

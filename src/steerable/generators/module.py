@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from steerable import checks
 from steerable.generators.stages import Options, Stage, class_weights
+from steerable.linear import Linear
 from steerable.protocols import Images, Latents, LatentSpace, home
+from steerable.sensitivity import derived
 
 LabelForm = Literal["index", "one-hot"]
 
@@ -159,6 +161,26 @@ class ModuleGenerator:
         last = list(self.stages)[-1]
         latents = self.to_space(latents, last)
         return self._step(self.stages[last], latents.values, latents.labels)
+
+    def linearised(self, latents: Latents) -> Linear | None:
+        """Images and products with their derivative in the latents' values, at one pass each; None where the network has no faster
+        way than automatic differentiation. See ``sensitivity.operator``."""
+        stages = list(self.stages.values())
+        passed = stages[stages.index(self._stage_of(latents)) :]
+        if passed[-1].linearised is None:
+            return None
+        total: Linear | None = None
+        for stage in passed:
+            at = latents.values if total is None else total.value
+            if stage.linearised is None:
+                here = derived(lambda values, stage=stage: self._step(stage, values, latents.labels), at)
+            else:
+                here = stage.linearised(at, latents.labels, **{option: self.options[option] for option in stage.takes})
+            if here is None:
+                return None
+            total = here if total is None else total.then(here)
+        assert total is not None
+        return replace(total, push_passes=here.push_passes, pull_passes=here.pull_passes, kind=here.kind)
 
     def _step(self, stage: Stage, values: Tensor, labels: Tensor | None) -> Tensor:
         if stage.labelled and labels is None:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from steerable.linear import Linear
 from steerable.protocols import Span
 
 Options = Mapping[str, Any]
@@ -34,6 +35,7 @@ class Stage:
         labelled: whether the step of a class-conditional network needs the labels.
         draw: one random latent of the first stage from its own random stream, ``(shape, rng, options)``.
         centre: the mean latent that truncation pulls towards; None where truncation shows nothing.
+        linearised: the step's own derivative, called as the step; None where automatic differentiation is as good.
         spheres, layers, parts: see ``protocols.LatentSpace``.
     """
 
@@ -44,6 +46,7 @@ class Stage:
     labelled: bool = False
     draw: Callable[[tuple[int, ...], torch.Generator, Options], Tensor] = gaussian
     centre: Callable[[], Tensor] | None = None
+    linearised: Callable[..., Linear | None] | None = None
     spheres: tuple[Span, ...] = ()
     layers: tuple[Span, ...] = ()
     parts: tuple[Span, ...] = ()
