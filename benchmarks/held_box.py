@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from steerable import load_generator
-from steerable.controls.trajectory import Path, Trajectory, first_direction
+from steerable.controls.rayleigh import ranked
+from steerable.controls.trajectory import Path, Trajectory, joined_paths
 from steerable.features.pixels import Box, RegionPixels
 from steerable.protocols import Generator, Latents
 from steerable.sampling import latents_of
@@ -96,11 +97,10 @@ class Regions:
         return moved[:, : self.width].mean(1), moved[:, self.width :].mean(1)
 
     def grams(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """J'J of the outside, and of the inside with its damping, (n, d, d) each."""
-        _, jac = jacobian(self, values, chunk=20)
+        """J'J of the outside and of the inside, (n, d, d) each."""
+        _, jac = jacobian(self, values)
         move, hold = (part.mT @ part / part.shape[1] for part in (jac[:, : self.width], jac[:, self.width :]))
-        weight = DAMPING * hold.diagonal(dim1=1, dim2=2).mean(1)
-        return move, hold + weight[:, None, None] * torch.eye(hold.shape[-1])
+        return move, hold
 
 
 def walked(control: Trajectory, latents: Latents) -> tuple[Path, Tensor]:
@@ -110,15 +110,12 @@ def walked(control: Trajectory, latents: Latents) -> tuple[Path, Tensor]:
     failed = (~there.reached).nonzero()[:, 0]
     if not len(failed):
         return there, amounts[:, 0]
-    back = control.path(latents[failed], -amounts[failed])
-    better = failed[back.reached]
-    steps = max(len(there.moved), len(back.moved))
-    moved, drift = (torch.cat([one, one[-1:].expand(steps - len(one), -1)]) for one in (there.moved, there.drift))
-    for ledger, other in ((moved, back.moved), (drift, back.drift)):
-        ledger[:, better] = torch.cat([other, other[-1:].expand(steps - len(other), -1)])[:, back.reached]
-    signs = amounts[:, 0].index_fill(0, better, -(OUTSIDE**0.5))
-    end = there.end.values.index_copy(0, better, back.end.values[back.reached])
-    return Path((latents, latents.at(end)), moved, drift, there.reached.index_fill(0, better, True)), signs
+    amounts[failed] *= -1
+    back = control.path(latents[failed], amounts[failed])
+    amounts[failed[~back.reached]] *= -1
+    order = torch.arange(len(latents))
+    order[failed[back.reached]] = len(latents) + back.reached.nonzero()[:, 0]
+    return joined_paths([there, back]).rows(order), amounts[:, 0]
 
 
 def own_directions(regions: Regions, latents: Latents) -> tuple[Tensor, Tensor]:
@@ -126,7 +123,7 @@ def own_directions(regions: Regions, latents: Latents) -> tuple[Tensor, Tensor]:
     first, most = [], []
     for row in latents.values.split(1):
         move, hold = regions.grams(row)
-        first.append(first_direction(move, torch.linalg.cholesky(hold)))
+        first.append(ranked(move, hold, damping=DAMPING).vectors[:, 0])
         most.append(torch.linalg.eigh(move)[1][..., -1])
     return torch.cat(first), torch.cat(most)
 
@@ -134,7 +131,7 @@ def own_directions(regions: Regions, latents: Latents) -> tuple[Tensor, Tensor]:
 def shared_direction(regions: Regions, latents: Latents) -> Tensor:
     grams = [regions.grams(row) for row in latents.values.split(1)]
     move, hold = (torch.cat([pair[i] for pair in grams]).mean(0, keepdim=True) for i in (0, 1))
-    return first_direction(move, torch.linalg.cholesky(hold))
+    return ranked(move, hold, damping=DAMPING).vectors[:, 0]
 
 
 def straightened(regions: Regions, latents: Latents, directions: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from toys import LinearGenerator, OnePixel, linear_generator
 
-from steerable.controls.trajectory import Trajectory, first_direction
+from steerable.controls.trajectory import Trajectory
 from steerable.features.network import feature
 from steerable.protocols import Latents
 
@@ -59,19 +59,6 @@ def test_the_first_step_is_the_generalised_eigenvector(generator):
     path = trajectory(generator).path(generator.sample(2, seed=0), amounts(0.3, 0.3))
     step = path.waypoints[1].values - path.waypoints[0].values
     assert torch.allclose(torch.nn.functional.normalize(step), torch.nn.functional.normalize(best, dim=0).expand(2, -1), atol=1e-3)
-
-
-def test_a_first_direction_has_unit_length_and_a_positive_largest_component():
-    rng = torch.Generator().manual_seed(0)
-    roots = torch.randn(2, 3, 5, 5, generator=rng)
-    move, hold = roots @ roots.mT + 0.1 * torch.eye(5)
-    found = first_direction(move, torch.linalg.cholesky(hold))
-    assert found.norm(dim=1).tolist() == pytest.approx([1, 1, 1], abs=1e-5)
-    assert (found.gather(1, found.abs().argmax(1, keepdim=True)) > 0).all()
-    quotient = (found[:, None] @ move @ found[..., None]) / (found[:, None] @ hold @ found[..., None])
-    others = torch.randn(100, 5, generator=rng)
-    for row in range(3):  # no other direction has a larger quotient
-        assert ((others @ move[row] * others).sum(1) / (others @ hold[row] * others).sum(1)).max() <= quotient[row].item() + 1e-4
 
 
 # ------------------------------------------------------------------ arriving
@@ -153,7 +140,7 @@ def test_a_row_does_not_depend_on_the_batch(generator, batch):
 
 
 def test_a_row_that_arrived_stays_where_it_is(generator):
-    path = trajectory(generator).path(generator.sample(2, seed=0), amounts(0.05, 1.0))
+    path = trajectory(generator).path(generator.sample(2, seed=0), amounts(0.05, 3.0))
     arrived = int((((path.moved[:, 0] - 0.05).abs() <= 0.0005) & (path.drift[:, 0] <= 0.0035)).nonzero()[0])
     assert len(path.waypoints) > arrived + 2
     assert all(torch.equal(point.values[0], path.end.values[0]) for point in path.waypoints[arrived:])
@@ -224,8 +211,8 @@ def test_latents_of_another_generator_are_refused_by_both_names(generator):
         trajectory(generator).steer(other.sample(1, seed=0), amounts(0.1))
 
 
-def test_a_move_that_no_latent_makes_is_reported_as_not_reached():
+def test_a_move_that_no_latent_makes_is_refused_in_one_line():
     generator = decoupled()
     blind = LinearGenerator(generator.matrix.clone().index_fill(0, torch.tensor([0]), 0.0), generator.offset, generator.image_shape)
-    path = Trajectory(blind, move=OnePixel(0, 0), hold=OnePixel(3, 3), max_steps=3).path(blind.sample(1, seed=0), amounts(0.1))
-    assert not path.reached.any() and path.end.values.isfinite().all()
+    with pytest.raises(ValueError, match=r"nothing changes what should move"):
+        Trajectory(blind, move=OnePixel(0, 0), hold=OnePixel(3, 3), max_steps=3).path(blind.sample(1, seed=0), amounts(0.1))

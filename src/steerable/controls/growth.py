@@ -1,0 +1,315 @@
+"""One step of a trajectory, and the walk made of them: further from the start in what moves, nowhere in what is held.
+
+Around a latent, features change by ``J v``. The first direction is an eigenvector (``rayleigh.ranked``). From then on the path shall go
+*further*: what counts is no longer any change but the growth of the distance already covered, whose gradient is ``g``, and the Rayleigh
+quotient with ``g g'`` in place of ``J_move'J_move`` has the closed solution ``P g``. What P is, the solver says:
+
+    soft   P = (A_hold + r I)^-1                                    and drift is taken back by the same matrix
+    hard   P = projector onto the null space of what is held        and drift is taken back by the pseudo-inverse
+
+where A_hold = J_hold'J_hold and the null space begins where the leading eigenvectors explain a share of the variance. Each step
+
+    P s g - Q J_hold' slip     with s such that the moved features change by what is wanted, and Q as the table says
+
+also takes back the slip so far (a damped Gauss-Newton correction). Then the same correction, with what it costs in distance added
+again along ``P g``, is repeated where the step ended: only images are measured anew; the Jacobian, which costs as much as a hundred
+images, is kept. How much damping (or explained variance) is best changes from place to place, so a ladder of them is tried, measured,
+and the best kept; a step that leaves the hold or does not pay is halved.
+
+Sources: Rayleigh EigenDirections, ECCV 2022, arXiv 2201.10423, for the first direction and for ``course="recomputed"``; the growth step
+and the corrections are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from steerable.controls import rayleigh
+from steerable.controls.sides import Sides
+
+LADDER = (0.1, 0.3, 1.0, 5.0, 20.0)  # dampings that every later step is tried with
+UNEXPLAINED = (0.01, 0.1, 1.0, 3.0, 10.0)  # the same for the hard solver: shares of variance left over
+CORRECTIONS = 4  # of each trial, with the Jacobian of where it began
+HALVINGS = 6  # after which a row has no way on
+PAYS = 0.25  # the least share of the wanted change that is worth a step
+SKETCH = 48  # eigenvectors of what is held that the matrix-free solver keeps
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How to step; see ``Trajectory``."""
+
+    solver: str = "soft"
+    recomputed: bool = False
+    rank: int = 1
+    leak: float = 0.08
+    stride: float = 0.34
+    reach: float = 1.5
+    damping: float = 0.1
+    explained: float = 0.99
+    max_steps: int = 40
+    plausible: float = 1.3
+
+
+@dataclass(frozen=True, eq=False)
+class Walked:
+    """Where n rows went: points (n, *shape) after every step, change and worst drift there in deviations (n,), and how each row ended."""
+
+    points: list[Tensor]
+    moved: list[Tensor]
+    drift: list[Tensor]
+    ends: list[str]
+    wrong: list[int] = field(default_factory=list)  # rows that ended for an error
+
+
+def grown(sides: Sides, target: Tensor, sign: Tensor, steps: Steps) -> Walked:
+    """Walk every row until its moved features have changed by ``target`` (n,) deviations, along the first direction times ``sign`` (n,).
+
+    A row whose Jacobian is not finite, or to which what is held leaves no direction, ends there, with the reason.
+    """
+    z, start = sides.latents.values, sides.measured(sides.latents.values)
+    n = len(z)
+    walked = Walked([z], [torch.zeros_like(target)], [torch.zeros_like(target)], ["" for _ in range(n)])
+    stuck = torch.zeros_like(target, dtype=torch.bool)
+    before = z.new_zeros(n, z[0].numel())  # the last direction of each row
+    for _ in range(int(steps.max_steps)):
+        far = walked.moved[-1]
+        active = ((far - target).abs() > 0.01 * target) & ~stuck
+        if not bool(active.any()):
+            break
+        rows, models, wrong = _models(sides, z, start, target, far, sign, before, active, steps)
+        for row, why in wrong.items():
+            stuck[row], walked.ends[row] = True, why
+            walked.wrong.append(row)
+        z, far, drift = z.clone(), far.clone(), walked.drift[-1].clone()
+        for place, model in zip(rows, models, strict=True):
+            ahead, change, off, found, wall = advanced(model, steps)
+            taken = place[found]
+            before[taken] = (ahead - model.z)[found].flatten(1)
+            z[taken], far[taken], drift[taken] = ahead[found], change[found], off[found]
+            for row, least in zip(place[~found].tolist(), wall[~found].tolist(), strict=True):
+                stuck[row], walked.ends[row] = True, _wall(least, steps.leak * float(target[row]))
+        walked.points.append(z)
+        walked.moved.append(far)
+        walked.drift.append(drift)
+    for row in range(n):
+        if not walked.ends[row]:
+            there = float((walked.moved[-1][row] - target[row]).abs()) <= 0.02 * float(target[row])
+            walked.ends[row] = "arrived" if there else f"{int(steps.max_steps)} steps were not enough"
+    return walked
+
+
+def _wall(least: float, allowed: float) -> str:
+    if least == float("inf"):
+        return "nothing moves it further"
+    return f"the hold would break: any further step drifts {least:.3g} deviations where {allowed:.3g} are allowed"
+
+
+def _models(
+    sides: Sides, z: Tensor, start: Tensor, target: Tensor, far: Tensor, sign: Tensor, before: Tensor, active: Tensor, steps: Steps
+) -> tuple[list[Tensor], list[Local], dict[int, str]]:
+    """The local models of the rows that go on: all in one, or where that fails (a Jacobian that is not finite) each its own."""
+    rows = active.nonzero()[:, 0]
+
+    def model(place: Tensor) -> Local:
+        return linearised(sides.rows(place), z[place], start[place], target[place], far[place], sign[place], before[place], steps)
+
+    try:
+        return [rows], [model(rows)], {}
+    except ValueError as error:
+        if len(rows) == 1:
+            return [], [], {int(rows[0]): str(error)}
+    places, models, wrong = [], [], {}
+    for row in rows.split(1):
+        try:
+            models.append(model(row))
+            places.append(row)
+        except ValueError as error:
+            wrong[int(row[0])] = str(error)
+    return places, models, wrong
+
+
+@dataclass(frozen=True, eq=False)
+class Local:
+    """The local model of n rows at l rungs of the ladder: everything that the steps from one place share."""
+
+    sides: Sides
+    z: Tensor  # (n, *shape)
+    start: Tensor  # (n, m) columns
+    target: Tensor  # (n,)
+    far: Tensor  # (n,)
+    first: Tensor  # (n,) whether the step is an eigenvector, which stays one
+    gradient: Tensor  # g   (n, d)
+    turn: Callable[[Tensor], Tensor]  # J_hold' x   (l, n, h) -> (l, n, d)
+    vectors: Tensor  # of A_hold   (n, d, r)
+    free: Tensor  # P on them   (l, n, r)
+    back: Tensor  # Q on them   (l, n, r)
+    beyond: tuple[Tensor, Tensor]  # both on what they do not span   (l, n, 1)
+    ahead: Tensor  # P g   (l, n, d)
+    undo: Tensor  # -Q J_hold' slip   (l, n, d)
+
+    def rows(self, keep: Tensor) -> Local:
+        if len(keep) == len(self.z):
+            return self
+        parts = {name: getattr(self, name)[keep] for name in ("z", "start", "target", "far", "first", "gradient", "vectors")}
+        parts |= {name: getattr(self, name)[:, keep] for name in ("free", "back", "ahead", "undo")}
+        whole, n = self.turn, len(self.z)
+
+        def turn(columns: Tensor) -> Tensor:
+            padded = columns.new_zeros(len(columns), n, columns.shape[-1]).index_copy(1, keep, columns)
+            return whole(padded)[:, keep]
+
+        beyond = (self.beyond[0][:, keep], self.beyond[1][:, keep])
+        return replace(self, sides=self.sides.rows(keep), turn=turn, beyond=beyond, **parts)
+
+    def solved(self, right: Tensor, *, back: bool = False) -> Tensor:
+        """``P right``, or ``Q right``, for every rung; (n, d) or (l, n, d) -> (l, n, d)."""
+        weights, rest = (self.back, self.beyond[1]) if back else (self.free, self.beyond[0])
+        turned = (right[..., None, :] @ self.vectors)[..., 0, :]
+        inside = ((turned * weights)[..., None, :] @ self.vectors.mT)[..., 0, :]
+        if self.vectors.shape[1] == self.vectors.shape[2]:
+            return inside
+        return inside + rest * (right - (turned[..., None, :] @ self.vectors.mT)[..., 0, :])
+
+    def along(self, step: Tensor, change: Tensor | float) -> Tensor:
+        """The step with as much of ``P g`` added that the moved features change by ``change``, (l, n, d)."""
+        slope = (self.gradient * self.ahead).sum(-1).clamp(min=1e-9)
+        return step + ((change - (self.gradient * step).sum(-1)) / slope)[..., None] * self.ahead
+
+    def tried(self, gain: Tensor, steps: Steps, corrections: int = CORRECTIONS) -> tuple[Tensor, Tensor, Tensor]:
+        """Where a step towards ``gain`` (n,) ends at every rung after its corrections (l, n, *shape), the columns' change, and the step."""
+        step = self.along(self.undo, gain)
+        step = step * (steps.reach / step.norm(dim=-1, keepdim=True).clamp(min=1e-12)).clamp(max=1)
+        trial, change = self.changed(step, steps)
+        for _ in range(0 if bool(self.first.all()) else corrections):
+            slip = change[..., self.sides.width :]
+            correction = self.along(-self.solved(self.turn(slip) / slip.shape[-1] ** 0.5, back=True), 0.0)
+            step = step + torch.where(self.first[:, None], 0.0, correction)  # the first direction stays the eigenvector
+            trial, change = self.changed(step, steps)
+        return trial, change, step
+
+    def changed(self, step: Tensor, steps: Steps) -> tuple[Tensor, Tensor]:
+        """Where a step (l, n, d) leads, and how all columns have changed there since the start, (l, n, m)."""
+        trial = self.sides.plausible(self.z + step.view(len(step), *self.z.shape), steps.plausible)
+        return trial, self.sides.measured(trial.flatten(0, 1)).unflatten(0, (len(trial), -1)) - self.start
+
+
+def linearised(sides: Sides, z: Tensor, start: Tensor, target: Tensor, far: Tensor, sign: Tensor, before: Tensor, steps: Steps) -> Local:
+    """The ingredients of a step for each row, once for every rung."""
+    columns, push, turn, holds, moves = derivatives(sides, z, steps)
+    change, slip = (columns - start)[:, : sides.width], (columns - start)[:, sides.width :]
+    vectors, free, back, beyond = _spectrum(holds, steps)
+    gradient = push(change / change.shape[1] ** 0.5) / far.clamp(min=1e-6)[:, None]  # g   (n, d)
+    begins = far <= 1e-6
+    first = torch.ones_like(begins) if steps.recomputed else begins
+    if bool(first.any()):
+        best = first_directions(sides, moves, holds, steps)[first]  # (k, r, d)
+        last = before[first, None]
+        fresh = begins[first, None]
+        kept = rayleigh.continued(best, torch.where(fresh[..., None], best[:, -1:], last))[:, 0]
+        direction = torch.where(fresh, best[:, -1] * sign[first, None], kept)
+        length = (moves.of(first) @ direction[..., None])[..., 0].mul(direction).sum(1).clamp(min=0).sqrt()
+        gradient[first] = direction * length[:, None]  # so that "g v" is the change along it
+    shape = (len(free), *gradient.shape)
+    model = Local(
+        sides, z, start, target, far, first, gradient, turn, vectors, free, back, beyond, gradient.expand(shape), gradient.expand(shape)
+    )
+    ahead = torch.where(first[:, None], gradient, model.solved(gradient))
+    undo = -model.solved(turn((slip / slip.shape[1] ** 0.5)[None])[0], back=True)
+    return replace(model, ahead=ahead, undo=torch.where(first[:, None], 0.0, undo) if steps.recomputed else undo)
+
+
+@dataclass(frozen=True, eq=False)
+class Grams:
+    """Gram matrices of one side of n rows: of each feature with its weight, and their sum."""
+
+    parts: list[Tensor]  # (n, d, d) each
+    total: Tensor  # (n, d, d)
+
+    def of(self, rows: Tensor) -> Tensor:
+        return self.total[rows]
+
+
+def derivatives(sides: Sides, z: Tensor, steps: Steps) -> tuple[Tensor, Callable[..., Tensor], Callable[..., Tensor], Grams, Grams]:
+    """Columns at z; J_move' x; J_hold' x; and the Gram matrices of what is held and of what moves. All per root of the columns."""
+    columns, jac = sides.jacobian(z)
+    width, count = sides.width, len(sides.move)
+    jac_move, jac_hold = jac[:, :width] / width**0.5, jac[:, width:] / (jac.shape[1] - width) ** 0.5
+
+    def grams(whole: Tensor, widths: tuple[int, ...]) -> Grams:
+        parts = [part.mT @ part for part in whole.split(widths, dim=1)]
+        return Grams(parts, torch.stack(parts).sum(0))
+
+    def push(x: Tensor) -> Tensor:
+        return (x[:, None] @ jac_move)[:, 0]
+
+    def turn(x: Tensor) -> Tensor:
+        return (x.transpose(0, 1) @ jac_hold).transpose(0, 1)
+
+    return columns, push, turn, grams(jac_hold, sides.widths[count:]), grams(jac_move, sides.widths[:count])
+
+
+def _spectrum(holds: Grams, steps: Steps) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
+    """Eigenvectors of A_hold, and what P and Q are on them, at every rung."""
+    values, vectors = torch.linalg.eigh(holds.total)  # (n, d), (n, d, d), ascending
+    values = values.clamp(min=0)
+    floor = values.mean(1, keepdim=True).clamp(min=1e-12)
+    none = values.new_zeros(len(LADDER), len(values), 1)
+    if steps.solver != "hard":
+        soft = torch.stack([1 / (values + rung * steps.damping * floor + 1e-12) for rung in LADDER])
+        return vectors, soft, soft, (none, none)
+    covered = values.flip(1).cumsum(1).flip(1) / values.sum(1, keepdim=True).clamp(min=1e-30)  # by this eigenvalue and all larger ones
+    shares = [1 - min((1 - steps.explained) * rung, 0.9) for rung in UNEXPLAINED]
+    forbidden = torch.stack([covered - values / values.sum(1, keepdim=True).clamp(min=1e-30) < share * (1 - 1e-9) for share in shares])
+    free = torch.where(forbidden, 0.0, 1 / floor)
+    return vectors, free, torch.where(forbidden, 1 / (values + 1e-6 * floor), 0.0), (none, none)
+
+
+def first_directions(sides: Sides, moves: Grams, holds: Grams, steps: Steps) -> Tensor:
+    """The first ``rank`` directions of each row, best first, (n, rank, d).
+
+    Raises:
+        ValueError: what is held leaves fewer, or every direction holds as much as it moves; with the rank.
+    """
+    solver = "hard" if steps.solver == "hard" else "soft"
+    found = rayleigh.ranked(moves.parts, holds.parts, steps.rank, solver=solver, damping=steps.damping, explained=steps.explained)
+    quotient = (found.moved / found.held.clamp(min=1e-30))[:, -1].sqrt()
+    if bool((quotient < 1.1).all()):
+        rank = int(torch.linalg.matrix_rank(holds.total, hermitian=True).max())
+        held, moved = (", ".join(one.name for one in side) for side in (sides.hold, sides.move))
+        raise ValueError(
+            f"holding {held} leaves no direction (rank {rank} of {holds.total.shape[1]}): the freest one moves {moved} only "
+            f"{float(quotient.max()):.2g} times as much as what is held, both in deviations. Hold less, or move something else."
+        )
+    return found.vectors
+
+
+def advanced(model: Local, steps: Steps) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Where each row goes, its change and worst drift there, whether any such place was found, and if not the least drift that paid."""
+    ahead, far, off = model.z.clone(), model.far.clone(), torch.zeros_like(model.far)
+    found, wall = torch.zeros_like(model.far, dtype=torch.bool), torch.full_like(model.far, torch.inf)
+    count = len(model.sides.move)
+    for halving in range(HALVINGS):
+        rows = (~found).nonzero()[:, 0]
+        here = model.rows(rows)
+        gain = (here.target - here.far).clamp(-steps.stride, steps.stride) / 2**halving
+        trial, columns, _ = here.tried(gain, steps)  # (l, n, *shape), (l, n, m)
+        change = columns[..., : here.sides.width].square().mean(-1).sqrt()  # (l, n)
+        drift = here.sides.deviations(columns)[..., count:].amax(-1)
+        missing = (here.target - change).abs() + 0.01 * drift  # among equals the one that holds better
+        pays = missing <= (here.target - here.far).abs() - PAYS * gain.abs()
+        wall[rows] = torch.minimum(wall[rows], torch.where(pays, drift, torch.inf).amin(0))
+        missing = torch.where(drift <= steps.leak * here.target, missing, torch.inf)
+        best = missing.argmin(0)
+        column = torch.arange(len(rows), device=rows.device)
+        good = missing[best, column] <= (here.target - here.far).abs() - PAYS * gain.abs()
+        place = rows[good]
+        ahead[place], far[place], off[place] = (one[best, column][good] for one in (trial, change, drift))
+        found[place] = True
+        if bool(found.all()):
+            break
+    return ahead, far, off, found, wall
