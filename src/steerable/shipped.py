@@ -35,7 +35,7 @@ class Entry:
 
     name: str
     file: str
-    kind: Literal["generator", "network", "backbone"]
+    kind: Literal["generator", "network", "backbone", "control"]
     family: str
     registry: str
     package: str
@@ -69,6 +69,16 @@ def read(path: Path, sha256: str) -> dict[str, Tensor]:
     """The tensors of a safetensors file in float32; bytes with an ``.affine`` = [scale, minimum] beside them are scaled."""
     from safetensors.torch import load
 
+    stored = load(content(path, sha256))
+    state = {key: tensor.float() for key, tensor in stored.items() if not key.endswith(".affine")}
+    for key in state:
+        if (affine := stored.get(f"{key}.affine")) is not None:
+            state[key] = state[key] * affine[0] + affine[1]
+    return state
+
+
+def content(path: Path, sha256: str) -> bytes:
+    """The bytes of a shipped file, after its checksum."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -76,9 +86,4 @@ def read(path: Path, sha256: str) -> dict[str, Tensor]:
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
         raise ValueError(f"checksum mismatch: {path.name} is {found[:12]}…, expected {sha256[:12]}…. {REINSTALL}")
-    stored = load(data)
-    state = {key: tensor.float() for key, tensor in stored.items() if not key.endswith(".affine")}
-    for key in state:
-        if (affine := stored.get(f"{key}.affine")) is not None:
-            state[key] = state[key] * affine[0] + affine[1]
-    return state
+    return data

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from steerable import checks, files, hub, importing
+from steerable import checks, files, hub, importing, shipped
 from steerable.checkpoints import folders
 from steerable.controls.chain import Chain
 from steerable.controls.directions import Directions
@@ -45,11 +45,15 @@ def load_control(path: str | os.PathLike[str], *, generator: Generator | None = 
     """Read a control: ``Directions``, a ``Walk`` or a ``Chain``.
 
     Args:
+        path: of a file, an address on the Hub, or the name of a shipped one: "digits32-joint-zoom-walk".
         generator: refuse a control of any other one, by name.
 
     Raises:
         ValueError: not a control, a damaged file, or a control of another generator.
     """
+    entry = shipped.entries().get(os.fspath(path))
+    if entry is not None and entry.kind == "control" and not Path(path).exists():
+        return control_of(shipped.content(shipped.WEIGHTS / entry.file, entry.sha256), what=entry.name, generator=generator)
     path = hub.fetch(path) if hub.is_address(path) else Path(path)
     return control_of(read_bytes(path), what=str(path), generator=generator)
 

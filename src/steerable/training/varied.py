@@ -12,7 +12,7 @@ and none lies further out than sqrt(3) times that. Pictures are first made small
 
 ``sources`` reads the pictures; ``steerable`` trains on them.
 
-Source for the question: Jahanian, Chai & Isola, "On the 'steerability' of generative adversarial networks", ICLR 2020, section 4.3.
+Source for the question: Jahanian, Chai & Isola, "On the 'steerability' of generative adversarial networks", ICLR 2020, section 4.2.
 """
 
 from __future__ import annotations
