@@ -42,7 +42,7 @@ class LatentSpace:
         generator: its name, for messages.
         spheres: spans whose length the generator divides out, so that only their direction shows: z of every StyleGAN.
         layers: spans that drive one layer each: rows of w+, channels of s. Empty where all layers see the whole latent.
-        parts: spans that a generator was trained to give a meaning of their own: "age", "pose".
+        parts: spans of the last dimension that a generator was trained to give a meaning of their own: "age", "pose".
     """
 
     name: str
@@ -55,6 +55,18 @@ class LatentSpace:
 
     def __str__(self) -> str:
         return f"{self.name} of {self.owner}"
+
+    def part(self, name: str) -> slice:
+        """Where a part lies in the last dimension.
+
+        Raises:
+            ValueError: a space without parts, or without this one.
+        """
+        spans = {part: slice(start, end) for part, start, end in self.parts}
+        if name not in spans:
+            known = f"its parts are {', '.join(spans)}" if spans else "its generator was not trained with any"
+            raise ValueError(f'{self} has no part "{name}": {known}.')
+        return spans[name]
 
     @property
     def owner(self) -> str:
@@ -112,6 +124,24 @@ class Latents:
     def at(self, values: Tensor) -> Latents:
         """Other points of the same space, with the same labels."""
         return replace(self, values=values)
+
+    def part(self, name: str) -> Tensor:
+        """One part of every latent: ``(n, ..., width)``, the identity or the pose of a generator that was trained with parts."""
+        return self.values[..., self.space.part(name)]
+
+    def swapped(self, name: str, others: Latents) -> Latents:
+        """The same latents with one part taken from others: one for all of them, or one each.
+
+        Raises:
+            ValueError: an unknown part, latents of another space or generator, another number of them.
+        """
+        if others.space != self.space:
+            raise ValueError(f"parts are swapped within one space: got latents of {self.space} and of {others.space}.")
+        if len(others) not in (1, len(self)):
+            raise ValueError(f"{len(self)} latents take a part from 1 or {len(self)} others, got {len(others)}.")
+        values = self.values.clone()
+        values[..., self.space.part(name)] = others.part(name)
+        return self.at(values)
 
 
 @dataclass(frozen=True)

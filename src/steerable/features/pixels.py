@@ -172,6 +172,39 @@ class _Mean:
         return (self.of(images) * inside).sum((2, 3)) / inside.sum()
 
 
+def thumbnail(side: int) -> Feature:
+    """The picture itself, reduced to ``side`` pixels a side, channel after channel; columns ``thumbnail-1`` ..."""
+    if side < 1:
+        raise ValueError(f"a thumbnail is 1 pixel a side or more, got {side}.")
+
+    def read(images: Images) -> Values:
+        return torch.nn.functional.adaptive_avg_pool2d(rgb(images)[:, :1] if images.shape[1] == 1 else images, side).flatten(1)
+
+    return _Thumbnail(side, read)
+
+
+@dataclass(frozen=True)
+class _Thumbnail:
+    """As many columns as the pictures have channels at that size; the names are those of grey ones."""
+
+    side: int
+    read: Callable[[Tensor], Tensor]
+    unit: str = LEVELS
+    metric: Metric = "l2"
+    differentiable: bool = True
+
+    @property
+    def name(self) -> str:
+        return f"thumbnail-{self.side}"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(f"thumbnail-{i + 1}" for i in range(self.side**2))
+
+    def __call__(self, images: Images) -> Values:
+        return self.read((checks.images(images) + 1) / 2)
+
+
 def region_brightness(name: str, region: Region, *, invert: bool = False) -> Feature:
     """Mean luminance of a region; one column, ``name-brightness``."""
     return PixelFeature(f"{name}-brightness", (f"{name}-brightness",), _Mean(region, invert, lambda images: luminance(images)[:, None]))

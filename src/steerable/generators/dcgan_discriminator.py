@@ -1,7 +1,8 @@
 """The discriminator of a DCGAN: halving convolutions, and one score for each class.
 
 It has no batch norm. Rows then do not see each other, so that real, generated and steered images can go through in one batch without
-sharing statistics, and the gradient penalty is that of each image alone. ``dcgan`` has the generator; ``training`` the losses.
+sharing statistics, and the gradient penalty is that of each image alone. Where variety is at stake, ``compared`` rows may see how much they
+differ from each other (Karras et al., "Progressive growing of GANs", ICLR 2018, section 3). ``dcgan`` has the generator; ``training`` the losses.
 
 Sources: Radford, Metz & Chintala, "Unsupervised representation learning with deep convolutional generative adversarial networks", ICLR
 2016; for the class as one more linear score Miyato & Koyama, "cGANs with projection discriminator", ICLR 2018, eq. 5.
@@ -26,23 +27,39 @@ class DCGANDiscriminator(nn.Module):
         widths: channels from the image on, each of half the side of the one before, e.g. (1, 32, 64, 128).
         last: side of the last map.
         classes: how many there are, or None.
+        compared: rows whose deviation each of them is shown, see ``compared_rows``; 0 leaves it out.
     """
 
-    def __init__(self, widths: Sequence[int], *, last: int = 4, classes: int | None = None) -> None:
+    def __init__(self, widths: Sequence[int], *, last: int = 4, classes: int | None = None, compared: int = 0) -> None:
         super().__init__()
-        self.classes = classes
+        self.classes, self.compared = classes, compared
         self.layers = nn.ModuleList(nn.Conv2d(narrow, wide, 4, 2, 1) for narrow, wide in pairwise(widths))
-        self.scores = nn.Linear(widths[-1] * last**2, 1 + (classes or 0))
+        self.scores = nn.Linear((widths[-1] + bool(compared)) * last**2, 1 + (classes or 0))
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         x = images
         for layer in self.layers:
             x = F.leaky_relu(layer(x), SLOPE)
+        if self.compared:
+            x = compared_rows(x, self.compared)
         scores = self.scores(x.flatten(1)).float()  # (n, 1 + classes): of any class, and what each class adds
         if not self.classes:
             return scores[:, 0]
         assert labels is not None
         return scores[:, 0] + scores.gather(1, 1 + labels[:, None])[:, 0]
+
+
+def compared_rows(x: Tensor, rows: int) -> Tensor:
+    """The maps and one more: the mean deviation of a group of so many rows, the same at every place of all of them.
+
+    Groups take every so-many-th row, so that a batch shared by several processes row by row has the same groups as the whole. The largest
+    number up to ``rows`` that divides the batch counts.
+    """
+    n = len(x)
+    rows = next(count for count in range(min(rows, n), 0, -1) if n % count == 0)
+    parts = x.float().unflatten(0, (rows, n // rows))
+    spread = ((parts - parts.mean(0)).square().mean(0) + 1e-8).sqrt().mean((1, 2, 3))  # (n / rows,)
+    return torch.cat([x, spread.repeat(rows).to(x.dtype)[:, None, None, None].expand(-1, 1, *x.shape[2:])], 1)
 
 
 def initialised(network: nn.Module, rng: torch.Generator) -> nn.Module:

@@ -18,6 +18,7 @@ from steerable.generators import (
     biggan,
     biggan_layouts,
     dcgan,
+    grouped_dcgan,
     progan,
     progan_layouts,
     stylegan1,
@@ -38,6 +39,7 @@ FAMILIES: Mapping[str, Callable[..., Any]] = {
     "stylegan1": stylegan1.StyleGAN1,
     "stylegan3": stylegan3.StyleGAN3,
     "dcgan": dcgan.DCGAN,
+    "dcgan-groups": grouped_dcgan.GroupedDCGAN,
 }
 LAYOUTS: tuple[Layout, ...] = (
     *biggan_layouts.LAYOUTS,

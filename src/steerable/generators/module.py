@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,17 @@ from steerable.sensitivity import derived
 LabelForm = Literal["index", "one-hot"]
 
 
+class Setter(Protocol):
+    """What sets values in the parts of a latent: ``controls.groups.Controllers``."""
+
+    @property
+    def space(self) -> LatentSpace: ...
+
+    def set(self, latents: Latents, values: Mapping[str, Any], *, seeds: Sequence[int] | None = None) -> Latents:
+        """The latents with the parts of the named knobs replaced; with seeds one of many answers for each row, else the one."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class ModuleGenerator:
     """A frozen network as a generator. Made by ``wrap`` or by a family; see ``protocols.Generator``.
@@ -32,6 +43,7 @@ class ModuleGenerator:
         stages: its spaces in order, by name, each with the step to the next one or to images.
         classes: number of classes, or None.
         options: what its steps are given beside latents and labels: noise, a transform, ... See ``configured``.
+        controllers: what ``sample(values=...)`` asks for the parts of its latents; see ``controlled``.
     """
 
     network: nn.Module
@@ -41,6 +53,7 @@ class ModuleGenerator:
     fingerprint: str
     classes: int | None
     options: Options = field(default_factory=dict)
+    controllers: Setter | None = None
 
     @property
     def name(self) -> str:
@@ -61,6 +74,15 @@ class ModuleGenerator:
             checks.known(option, self.options, f"option of {self.name}")
         return replace(self, options={**self.options, **options})
 
+    def controlled(self, controllers: Setter) -> ModuleGenerator:
+        """The same generator, its values set by these controllers: ``sample(8, seed=0, values={"slant": 20})``.
+
+        Raises:
+            ValueError: controllers that were fitted on another generator.
+        """
+        checks.same_generator(controllers.space, self.fingerprint, self.name, "these controllers")
+        return replace(self, controllers=controllers)
+
     def sample(
         self,
         n: int,
@@ -70,6 +92,8 @@ class ModuleGenerator:
         labels: int | Sequence[int] | Tensor | None = None,
         psi: float = 1.0,
         cutoff: int | None = None,
+        share: Mapping[str, int] | None = None,
+        values: Mapping[str, Any] | None = None,
     ) -> Latents:
         """n latents of a seed.
 
@@ -81,10 +105,14 @@ class ModuleGenerator:
             labels: one class for all, one index a latent, or (n, classes) weights that mix classes.
             psi: the share of the distance to the mean latent that is kept, 0 to 2; 1 is off.
             cutoff: truncate the first so many layers only. Needs a space with layers, "w+" for example.
+            share: parts that all latents have from one row of the seed: ``{"identity": 0}``. For generators that were trained with parts.
+            values: what the pictures are to measure: ``{"slant": 20, "ink": "p90"}``, numbers in the knob's unit, percentiles of unsteered
+                pictures, or a list with one of them a row. Needs controllers. Each row draws one of the many latents that have the value
+                from its own stream, so that samples differ.
 
         Raises:
             ValueError: n < 1, a negative seed, psi outside [0, 2], an unknown space, labels that do not exist,
-                truncation in a space where it shows nothing.
+                truncation in a space where it shows nothing, parts that the generator does not have, values out of reach.
         """
         if n < 1 or seed < 0:
             raise ValueError(f"sample takes n >= 1 latents of a seed >= 0, got n={n}, seed={seed}.")
@@ -95,12 +123,48 @@ class ModuleGenerator:
             rows.append(first.draw(first.shape, rng, self.options))
             drawn.append(int(torch.randint(self.classes, (), generator=rng)) if self.classes else 0)
         like = next(self.network.parameters(), torch.zeros(()))
-        values = self.spaces[first.name].normalised(torch.stack(rows)).to(like)
-        latents = Latents(values, self.spaces[first.name], self._labels(labels, drawn, like.device))
-        if psi == 1 and cutoff is None:
-            return self.to_space(latents, last)
-        where = self._truncated_in(last)
-        return self.to_space(self.truncate(self.to_space(latents, where), psi, cutoff=cutoff), last)
+        points = self.spaces[first.name].normalised(torch.stack(rows)).to(like)
+        latents = Latents(points, self.spaces[first.name], self._labels(labels, drawn, like.device))
+        for part, row in (share or {}).items():
+            latents = latents.swapped(part, self._row(seed, row, part))
+        if psi != 1 or cutoff is not None:
+            where = self._truncated_in(last)
+            latents = self.truncate(self.to_space(latents, where), psi, cutoff=cutoff)
+        if values:
+            latents = self._set(latents, values, seed, last)
+        return self.to_space(latents, last)
+
+    def _row(self, seed: int, row: int, part: str) -> Latents:
+        """One row of a seed in the first space, for the part that others share with it."""
+        first = next(iter(self.stages.values()))
+        self.spaces[first.name].part(part)
+        if isinstance(row, bool) or not isinstance(row, int) or row < 0:
+            raise ValueError(f'share takes a row of the seed for each part, {{"{part}": 0}} for example; got {row!r}.')
+        rng = torch.Generator().manual_seed(row_seed(seed, row))
+        values = first.draw(first.shape, rng, self.options)[None].to(next(self.network.parameters(), torch.zeros(())))
+        labels = torch.zeros(1, dtype=torch.long, device=values.device) if self.classes else None
+        return Latents(self.spaces[first.name].normalised(values), self.spaces[first.name], labels)
+
+    def _set(self, latents: Latents, values: Mapping[str, Any], seed: int, last: str) -> Latents:
+        if self.controllers is None:
+            raise ValueError(
+                f'{self.name} has no controllers for values={{"{next(iter(values))}": ...}}: generator.controlled(load_control(FILE)), '
+                "or fit them with: steer fit controllers."
+            )
+        space, order = self.controllers.space.name, list(self.stages)
+        if order.index(last) < order.index(space):
+            raise ValueError(f'values are set in {space}, which comes after {last}: use space="{space}".')
+        return self.controllers.set(self.to_space(latents, space), values, seeds=[row_seed(seed, row) for row in range(len(latents))])
+
+    def resampled(self, latents: Latents, part: str, *, seed: int) -> Latents:
+        """The same latents with one part drawn anew, row by row from ``seed``: another pose of the same identity.
+
+        Raises:
+            ValueError: an unknown part, latents of another generator.
+        """
+        self._stage_of(latents)
+        latents.space.part(part)
+        return latents.swapped(part, replace(self.sample(len(latents), seed=seed, space=latents.space.name), labels=latents.labels))
 
     def truncate(self, latents: Latents, psi: float, *, cutoff: int | None = None, part: str | None = None) -> Latents:
         """Pull latents towards the mean one: ``centre + psi * (values - centre)``.

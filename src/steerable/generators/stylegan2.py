@@ -38,6 +38,7 @@ class StyleGAN2(nn.Module):
         clamp: largest magnitude of activations; None for code bases without.
         scaled: see ``modulation.Convolution``.
         averaged: whether the mean w comes with the weights; otherwise it is estimated when first asked for.
+        residual: whether each slice of w is ``unit(z + M(z))`` of its slice of z, as in ``grouped_dcgan``, and not M(z) alone.
     """
 
     family = "stylegan2"
@@ -55,6 +56,7 @@ class StyleGAN2(nn.Module):
         clamp: float | None = None,
         scaled: bool = False,
         averaged: bool = True,
+        residual: bool = False,
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = {
@@ -67,7 +69,9 @@ class StyleGAN2(nn.Module):
             "clamp": clamp,
             "scaled": scaled,
             "averaged": averaged,
+            **({"residual": True} if residual else {}),  # files of before have no such entry
         }
+        self.residual = residual
         self.classes = classes
         self.embed = Linear(classes, embedding) if classes else None
         self.mapping = nn.ModuleList(Mapping(layers, rate=rate) for _, layers in mapping)
@@ -118,6 +122,7 @@ class StyleGAN2(nn.Module):
                 self.styles,
                 centre=lambda: self.mean().expand(rows, -1),
                 layers=tuple((firsts[row], row, row + 1) for row in range(rows)),
+                parts=self.w_groups if groups else (),
             ),
             Stage("s", (styles[-1][2],), self.images, takes=("noise", "precision"), layers=styles),
         )
@@ -140,7 +145,10 @@ class StyleGAN2(nn.Module):
         if self.embed is not None:
             given = [unit(self.embed(class_weights(labels, len(self.embed.weight.T), z)))]
         parts = [torch.cat([unit(z[:, start:end]), *given], 1) for _, start, end in self.z_groups]
-        return torch.cat([mapping(part) for mapping, part in zip(self.mapping, parts, strict=True)], 1)
+        made = [mapping(part) for mapping, part in zip(self.mapping, parts, strict=True)]
+        if self.residual:
+            made = [unit(part[:, : one.shape[1]] + one) for part, one in zip(parts, made, strict=True)]
+        return torch.cat(made, 1)
 
     def broadcast(self, w: Tensor, labels: Tensor | None = None) -> Tensor:
         """w -> w+."""

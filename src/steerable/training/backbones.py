@@ -1,0 +1,94 @@
+"""The networks that a controllable training can be given, by one name: what builds, starts and draws them, and their own settings.
+
+``controllable`` trains any of them alike. A new backbone is one more entry: a generator of ``generators`` that maps groups (``mapped``)
+and draws from w, and a discriminator.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from steerable.generators.dcgan_discriminator import DCGANDiscriminator, initialised
+from steerable.generators.grouped_dcgan import GroupedDCGAN
+from steerable.generators.stylegan2 import StyleGAN2
+from steerable.generators.stylegan2_discriminator import StyleGAN2Discriminator
+from steerable.protocols import Images
+
+FIRST = 4  # side of the first map and of the discriminator's last
+WIDEST = 512
+COMPARED = 8  # rows whose deviation the discriminator is shown
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """One kind of generator and its discriminator.
+
+    Attributes:
+        generator: mapping of the groups, channels at 4 x 4, 8 x 8, ..., channels of the picture -> network.
+        discriminator: the same channels, channels of the picture -> network.
+        start: gives both their first weights.
+        drawn: network, w and a random stream -> pictures, in training; every process draws the whole batch's noise and takes its rows.
+        kind: of the plain generator that a training may start from: its family.
+        defaults: step size, Adam's betas, weights of R1 and of the path length.
+    """
+
+    generator: Callable[[Sequence[Any], Sequence[int], int], nn.Module]
+    discriminator: Callable[[Sequence[int], int], nn.Module]
+    start: Callable[[nn.Module, nn.Module, torch.Generator], None]
+    drawn: Callable[[Any, Tensor, torch.Generator, int, Callable[[Tensor], Tensor]], Images]
+    kind: str
+    defaults: Mapping[str, Any]
+
+
+def channels_at(width: int, size: int) -> list[int]:
+    """Channels at 4 x 4, 8 x 8, ... size: ``width`` at half the picture's side, twice as many at each smaller one, at most 512."""
+    doublings = round(math.log2(size / FIRST))
+    return [min(WIDEST, max(width, width * 2 ** (doublings - 1 - i))) for i in range(doublings + 1)]
+
+
+def _start_dcgan(generator: Any, discriminator: nn.Module, rng: torch.Generator) -> None:
+    initialised(generator.synthesis, rng)
+    generator.initialise(rng)
+    initialised(discriminator, rng)
+
+
+def _draw_dcgan(network: Any, w: Tensor, rng: torch.Generator, batch: int, mine: Callable[[Tensor], Tensor]) -> Images:
+    return network.drawn(w)
+
+
+def _start_stylegan2(generator: Any, discriminator: Any, rng: torch.Generator) -> None:
+    generator.initialise(rng)
+    discriminator.initialise(rng)
+
+
+def _draw_stylegan2(network: Any, w: Tensor, rng: torch.Generator, batch: int, mine: Callable[[Tensor], Tensor]) -> Images:
+    """One w for all layers (style mixing would let two pictures share half a group), and new noise for every picture."""
+    sides = [4, *(side for side in network.sides[1:] for _ in range(2))]
+    noise = [mine(torch.randn(batch, 1, side, side, generator=rng)).to(w) for side in sides]
+    return network.images(network.styles(network.broadcast(w)), noise=noise)
+
+
+BACKBONES: Mapping[str, Backbone] = {
+    "dcgan": Backbone(
+        lambda mapping, wide, channels: GroupedDCGAN(mapping, [*wide[:-1], channels], first=FIRST),
+        lambda wide, channels: DCGANDiscriminator([channels, *reversed(wide[:-1])], last=FIRST, compared=COMPARED),
+        _start_dcgan,
+        _draw_dcgan,
+        "dcgan",
+        {"lr": 2e-4, "betas": (0.5, 0.999), "r1": 0.1, "r1_every": 16, "path_length": 0.0, "path_every": 4, "ema": 0.999},
+    ),
+    "stylegan2": Backbone(
+        lambda mapping, wide, channels: StyleGAN2(mapping, wide, channels=channels, averaged=False, residual=True),
+        lambda wide, channels: StyleGAN2Discriminator(wide, channels=channels, compared=4),
+        _start_stylegan2,
+        _draw_stylegan2,
+        "stylegan2",
+        {"lr": 2e-3, "betas": (0.0, 0.99), "r1": 1.0, "r1_every": 16, "path_length": 2.0, "path_every": 4, "ema": 0.999},
+    ),
+}

@@ -1,0 +1,222 @@
+"""What gives a group of the latent its meaning: pictures that share it measure alike, and all others do not.
+
+    L_k = mean over pairs that share z_k of max(d_k - near, 0)  +  mean over all other pairs of max(far - d_k, 0)
+
+d_k compares what one measurement reads from two pictures. Columns are divided by their spread over real pictures and the distance by its
+mean over pairs of them, so that 1 is "as different as two real pictures" whatever is measured, and one weight suits all groups.
+``calibrated`` takes near and far (tau+ and tau-) from real pictures. ``variety`` keeps the groups that measure nothing alive.
+
+All pairs of a batch are compared at once. Source: Shoshan et al., "GAN-Control: explicitly controllable GANs", ICCV 2021, eq. 1 and 2
+and its supplement for the thresholds; the variety term follows Mao et al., "Mode seeking generative adversarial networks for diverse
+image synthesis", CVPR 2019, with a threshold in place of the ratio.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from steerable import checks
+from steerable.protocols import Feature, Images, Values
+
+Distances = Float[Tensor, "n m"]
+Comparison = Literal["squared-l2", "l1", "cosine"]
+Scaling = Literal["column", "feature"]
+COMPARISONS = ("squared-l2", "l1", "cosine")
+CALIBRATED_ON = 1000  # real pictures, as in the paper's tool
+PERCENTILES = (20, 50, 80)
+
+
+@dataclass(frozen=True, eq=False)
+class Contrast:
+    """One measurement as a predictor of a training.
+
+    Attributes:
+        feature: differentiable; any of the package's or of a user's own.
+        metric: how two of its readings are compared; by default the feature's own, its "l2" being the squared one.
+        crop: share of the picture's side around its middle that the feature is shown.
+        resolution: side in pixels that it is shown it at; the picture's own by default.
+        weight: of its loss.
+        scaling: whether every column is divided by its own spread, or all by their common one, as pixels are.
+        near, far: tau+ and tau-, in mean distances of two real pictures; measured where left out.
+    """
+
+    feature: Feature
+    metric: Comparison | None = None
+    crop: float = 1.0
+    resolution: int | None = None
+    weight: float = 1.0
+    scaling: Scaling = "column"
+    near: float | None = None
+    far: float | None = None
+
+    def __post_init__(self) -> None:
+        name = self.feature.name
+        if not self.feature.differentiable:
+            raise ValueError(f'"{name}" has no gradients: a training needs a differentiable feature. Train a small network to predict it.')
+        if self.metric is not None:
+            checks.known(self.metric, COMPARISONS, "metric")
+        if not 0 < self.crop <= 1 or (self.resolution is not None and self.resolution < 4):
+            raise ValueError(f'"{name}": crop is a share above 0 up to 1, resolution 4 pixels or more; got {self.crop} and {self.resolution}.')
+        if not self.weight > 0 or not math.isfinite(self.weight):
+            raise ValueError(f'"{name}": the weight of a loss is a number above 0, got {self.weight}.')
+        check_thresholds(name, self.near, self.far)
+
+    @property
+    def comparison(self) -> Comparison:
+        own: dict[str, Comparison] = {"l1": "l1", "l2": "squared-l2", "cosine": "cosine"}
+        return self.metric or own[self.feature.metric]
+
+    def read(self, images: Images) -> Values:
+        """The feature's values of what it is shown of the pictures, in float32."""
+        side = images.shape[-1]
+        shown = max(4, round(side * self.crop))
+        if shown < side:
+            start = (side - shown) // 2
+            images = images[..., start : start + shown, start : start + shown]
+        if self.resolution is not None and images.shape[-1] != self.resolution:
+            images = F.interpolate(images, (self.resolution, self.resolution), mode="bilinear", antialias=True, align_corners=False)
+        return self.feature(images).float()
+
+
+def check_thresholds(name: str, near: float | None, far: float | None) -> None:
+    """tau+ below tau-, both 0 or above."""
+    if near is not None and far is not None and not 0 <= near < far:
+        raise ValueError(f'"{name}": pictures that share it come nearer than tau+, others stay further than tau-: 0 <= {near:g} < {far:g} fails.')
+
+
+@dataclass(frozen=True, eq=False)
+class Watch:
+    """A contrast with what was measured on real pictures: ready for a loss.
+
+    Attributes:
+        spread: (m,) standard deviation of every column over real pictures; ones for cosines.
+        unit: the mean distance of two real pictures, in spreads.
+        near, far: in that unit.
+        histogram: the percentiles 20, 50, 80 of the distances to the nearest other real picture and to all others, in that unit.
+    """
+
+    contrast: Contrast
+    spread: Float[Tensor, " m"]
+    unit: float
+    near: float
+    far: float
+    histogram: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
+
+    def values(self, images: Images) -> Values:
+        """(n, m), the columns in spreads."""
+        return self.contrast.read(images) / self.spread.to(images.device)
+
+    def distances(self, values: Values, others: Values | None = None) -> Distances:
+        """Between all rows of one and all rows of the other, by default of itself."""
+        return pairwise(self.contrast.comparison, values, values if others is None else others) / self.unit
+
+    def loss(self, values: Values, same: Bool[Tensor, "n n"]) -> Float[Tensor, ""]:
+        """L_k of pictures of which ``same`` says who shares the group with whom."""
+        return contrastive_loss(self.distances(values), same, near=self.near, far=self.far)
+
+
+def pairwise(metric: Comparison, a: Values, b: Values) -> Distances:
+    """All distances of rows at once: a matrix product for squared l2 and cosine; means over the columns."""
+    if metric == "cosine":
+        return 1 - F.normalize(a, dim=1) @ F.normalize(b, dim=1).T
+    if metric == "l1":
+        return torch.cdist(a, b, p=1) / a.shape[1]
+    squares = a.square().sum(1)[:, None] + b.square().sum(1)[None] - 2 * a @ b.T
+    return squares.clamp(min=0) / a.shape[1]
+
+
+def contrastive_loss(distances: Distances, same: Bool[Tensor, "n n"], *, near: float, far: float) -> Float[Tensor, ""]:
+    """The two means of a batch, each over its own pairs; a row is no pair with itself.
+
+    Args:
+        same: symmetric; who shares the group with whom.
+    """
+    pairs = ~torch.eye(len(distances), dtype=torch.bool, device=distances.device)
+    return _mean((distances - near).relu(), same & pairs) + _mean((far - distances).relu(), ~same & pairs)
+
+
+def variety_loss(distances: Distances, pairs: Bool[Tensor, "n n"], *, far: float) -> Float[Tensor, ""]:
+    """How much pairs that share all that is measured fall short of the difference of real ones, mean over them."""
+    return _mean((far - distances).relu(), pairs)
+
+
+def _mean(terms: Tensor, chosen: Tensor) -> Tensor:
+    return (terms * chosen).sum() / chosen.sum().clamp(min=1)
+
+
+@torch.no_grad()
+def calibrated(
+    contrast: Contrast, images: Images, *, near_percentile: float = 50.0, far_percentile: float = 20.0, device: torch.device | None = None
+) -> Watch:
+    """Measure real pictures, and set near and far where they were left out.
+
+    Near is a percentile of the distance to the nearest other picture, far one of the distances to all others.
+
+    Args:
+        images: real ones, at least 16; the paper's tool takes 1,000.
+
+    Raises:
+        ValueError: a measurement that is constant, NaN or infinite on real pictures, thresholds in the wrong order.
+    """
+    name = contrast.feature.name
+    if len(images) < 16 or not 0 < near_percentile < 100 or not 0 < far_percentile < 100:
+        raise ValueError(
+            f"thresholds take 16 real pictures or more and percentiles between 0 and 100; got {len(images)}, {near_percentile:g}, {far_percentile:g}."
+        )
+    values = torch.cat([contrast.read(part.to(device or part.device)) for part in images.split(250)])
+    if values.ndim != 2 or len(values) != len(images):
+        raise ValueError(f'"{name}" gave {tuple(values.shape)} for {len(images)} pictures: expected (n, columns).')
+    bad = int((~torch.isfinite(values)).sum())
+    if bad:
+        raise ValueError(f'"{name}" gives NaN or infinite numbers on {bad} of {values.numel()} readings of real pictures: it cannot be trained by.')
+    spread = values.std(0)
+    if float(spread.max()) <= 1e-6 * max(1.0, float(values.abs().max())):
+        raise ValueError(f'"{name}" reads {float(values.flatten()[0]):.4g} from every real picture: a constant cannot be trained by.')
+    cosine = contrast.comparison == "cosine"
+    if contrast.scaling == "feature":
+        spread = spread.square().mean().sqrt().expand_as(spread)
+    spread = torch.ones_like(spread) if cosine else spread.clamp(min=1e-3 * float(spread.max()))
+    distances = pairwise(contrast.comparison, values / spread, values / spread)
+    others = ~torch.eye(len(values), dtype=torch.bool, device=values.device)
+    unit = float(distances[others].mean())
+    nearest = distances.masked_fill(~others, torch.inf).amin(1) / unit
+    everything = distances[others] / unit
+    ranks = [[_percentile(found, p) for p in PERCENTILES] for found in (nearest, everything)]
+    near = _percentile(nearest, near_percentile) if contrast.near is None else contrast.near
+    far = _percentile(everything, far_percentile) if contrast.far is None else contrast.far
+    check_thresholds(name, near, far)
+    return Watch(contrast, spread, unit, near, far, (tuple(ranks[0]), tuple(ranks[1])))
+
+
+@torch.no_grad()
+def calibrated_variety(contrast: Contrast, watches: Sequence[Watch], images: Images, *, percentile: float = 50.0) -> Watch:
+    """The same for a group that measures nothing: far is a percentile of the difference of real pictures that measure alike.
+
+    Every picture's partner is the one whose readings, over all the measured groups together, are nearest.
+    """
+    watch = calibrated(contrast, images, near_percentile=1, far_percentile=99)
+    total = sum(one.distances(one.values(images)) for one in watches)
+    assert isinstance(total, Tensor)
+    partner = total.fill_diagonal_(torch.inf).argmin(1)
+    values = watch.values(images)
+    rows = torch.arange(len(values), device=values.device)
+    alike = watch.distances(values)[rows, partner]
+    far = _percentile(alike, percentile) if contrast.far is None else contrast.far
+    histogram = (tuple(_percentile(alike, p) for p in PERCENTILES), watch.histogram[1])
+    return Watch(contrast, watch.spread, watch.unit, 0.0, far, histogram)
+
+
+def _percentile(values: Tensor, percentile: float) -> float:
+    ordered = values.flatten().sort().values
+    place = percentile / 100 * (len(ordered) - 1)
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return float(ordered[low] + (place - low) * (ordered[high] - ordered[low]))
