@@ -25,6 +25,7 @@ STORY = (
     "import-directions",
     "apply",
     "evaluate",
+    "studio",
 )
 VERBS = ("", *STORY)
 

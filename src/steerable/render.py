@@ -35,6 +35,13 @@ Row = Num[np.ndarray, " p"] | Num[Tensor, " p"]
 Table = Num[np.ndarray, "r c"] | Num[Tensor, "r c"]
 
 RECIPE = "steerable"  # the name of the text inside a PNG
+SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"  # IPTC: made by a trained model
+XMP = (
+    '<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF '
+    'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" '
+    f'xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" Iptc4xmpExt:DigitalSourceType="{SOURCE_TYPE}"/>'
+    '</rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+)
 INK, GREY, PAPER, OUTLINE = "#1d2430", "#6b7484", "#ffffff", "#ff3b30"
 COLOURS = ("#2563c9", "#d9480f", "#2b8a3e", "#9c36b5", "#c2255c", "#0b7285", "#a06a00", "#495057")
 _GAP, _LABEL, _CAPTION = 4, 13, 11  # pixels between images; font sizes
@@ -183,12 +190,16 @@ def _centred(pen: PIL.ImageDraw.ImageDraw, text: str, x: int, y: int, width: int
 
 
 def png(image: PIL.Image.Image, *, recipe: str | None = None) -> bytes:
-    """The PNG file of a picture, with the recipe (JSON, any Unicode) inside under the name "steerable"."""
+    """The PNG file of a picture, with the recipe (JSON, any Unicode) inside under the name "steerable".
+
+    Beside a recipe stands what the picture is, in the words of the IPTC (XMP, ``DigitalSourceType``): media made by a trained model.
+    """
     from PIL.PngImagePlugin import PngInfo
 
     text = PngInfo()
     if recipe is not None:
         text.add_itxt(RECIPE, recipe)
+        text.add_itxt("XML:com.adobe.xmp", XMP)
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", pnginfo=text, compress_level=6)
     return buffer.getvalue()

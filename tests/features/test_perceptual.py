@@ -80,3 +80,13 @@ def test_something_that_is_no_backbone_is_refused():
 def test_depths_that_do_not_exist_are_refused():
     with pytest.raises(ValueError, match=r"depths are stages 0 to 6 of the backbone, got \(7,\)"):
         Perceptual(load_backbone(size=64), (7,))
+
+
+def test_the_distance_is_the_squared_distance_of_points_made_once(distance, pictures):
+    here, there = (distance.placed(distance.backbone.activations(one)) for one in (pictures, pictures.flip(3)))
+    assert torch.allclose((here - there).square().sum(1), distance(pictures, pictures.flip(3)), rtol=1e-4)
+
+
+def test_pooled_maps_are_what_the_backbone_returns(distance, pictures):
+    pooled = distance.backbone.pooled(distance.backbone.activations(pictures))
+    assert torch.allclose(pooled, distance.backbone(pictures), atol=1e-4)

@@ -1,6 +1,7 @@
 """``steer``: the verbs of the story, in its order. torch is imported when a verb runs, not for ``--help``.
 
-    train steerable · zoo · import · doctor · sample · measure · fit axes | walks | label · import-directions · apply · evaluate · demo
+    train steerable · zoo · import · doctor · sample · measure · fit axes | walks | label · import-directions · apply · evaluate ·
+    studio · demo
 
 Each verb parses, calls the library, and shows what came out; nothing is computed here. ``looking`` has the verbs before fitting,
 ``options`` what several verbs share, ``terminal`` how things are read and shown.
@@ -14,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from steerable.cli import directions, doctor, evaluating, fitting, importing, looking, steering, terminal, training
+from steerable.cli import directions, doctor, evaluating, fitting, importing, looking, steering, studio, terminal, training
 
 
 class InOrder(TyperGroup):
@@ -36,6 +37,7 @@ STORY = (
     "import-directions",
     "apply",
     "evaluate",
+    "studio",
     "axes",
     "walks",
     "label",
@@ -65,6 +67,7 @@ app.add_typer(fit, name="fit", short_help="Fit controls, and features from your 
 app.command(short_help="Make a control of directions that others found.")(directions.import_directions)
 app.command(short_help="Steer the images of some seeds, and say what moved.")(steering.apply)
 app.command(short_help="Measure what a control really does.")(evaluating.evaluate)
+app.command(short_help="Steer in a browser: turn, lock, hold and drive.")(studio.studio)
 fit.command(short_help="An axis for each measured column.")(fitting.axes)
 fit.command(short_help="A walk for each edit, learned without labels.")(fitting.walks)
 fit.command(short_help="A feature from your own labels.")(fitting.label)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from steerable.cli import edits as walked
 from steerable.cli import options, terminal
 from steerable.cli.terminal import parse_names, say, short
+
+if TYPE_CHECKING:
+    from steerable.generators.module import ModuleGenerator
+    from steerable.protocols import Control, Edit
 
 
 def axes(
@@ -73,7 +78,9 @@ def walks(
     edits: Annotated[
         str,
         typer.Argument(
-            metavar="EDITS", help="With commas: brightness, colour, colour-lab, contrast, zoom, shift-x, shift-y, rotate, rotate3d."
+            metavar="EDITS",
+            help="With commas: brightness, colour, colour-lab, contrast, zoom, shift-x, shift-y, rotate, rotate3d; or FILE.py:NAME, "
+            "an edit of your own.",
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="Control file to write, .safetensors.")] = Path("walks.safetensors"),
@@ -86,39 +93,106 @@ def walks(
             metavar="AMOUNT", help="Train on amounts from -AMOUNT to AMOUNT, in the edit's unit; the edit's own range by default."
         ),
     ] = None,
+    within: walked.Within = None,
+    joint: Annotated[
+        bool, typer.Option("--joint", help="Fit all walks at once, for use together; by default each alone, which add up.")
+    ] = False,
+    curved: Annotated[
+        bool, typer.Option("--curved", help="Learn a step of a small network and follow it; by default a straight line.")
+    ] = False,
+    steps: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="With --curved: steps to each end of the range.")] = 5,
+    loss: walked.Loss = "squared",
+    optimiser: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="eigenbasis or adam; by default eigenbasis for straight walks and adam for curved ones."),
+    ] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(metavar="RATE", help="Rate of the fit; by default 0.5 for eigenbasis, 0.1 for adam, 0.001 for curved walks."),
+    ] = None,
     space: options.Space = None,
+    label: options.OneClass = None,
     with_: options.With = None,
     device: options.Device = "auto",
 ) -> None:
-    """Learn one linear walk for each edit, without labels, and calibrate it on what the generator really does."""
+    """Learn a walk for each edit, without labels, and calibrate it on what the generator really does."""
     resolved = dict(locals())
-    from steerable import store
-    from steerable.controls.directions import join
-    from steerable.edits import edit
-    from steerable.fitting.walks import fit_directions
+    from steerable import checks, store
+    from steerable.fitting.walks import RATES
 
     options.file(out, ".safetensors", "a control")
-    names = parse_names(edits)
-    for name in names:
-        edit(name)
-    twice = {name for name in names if names.count(name) > 1}
-    if twice or not names:
-        raise ValueError(f'name each edit once, with commas, for example zoom,brightness; got "{edits}".')
-    if reach is not None and not 0 < reach < float("inf"):
-        raise ValueError(f"--reach is a finite amount above 0 in the edit's unit, got {reach}.")
+    asked = walked.named(edits)
+    groups = walked.reached(asked, reach)
+    if optimiser is not None:
+        checks.known(optimiser, RATES, "optimiser")
+    if curved and optimiser not in (None, "adam"):
+        raise ValueError(f"--curved walks are networks, which adam fits: leave out --optimiser {optimiser}.")
+    if curved and joint:
+        raise ValueError("a --curved walk imitates one edit: leave out --joint, and turn the walks together.")
+    if lr is not None and not 0 < lr < float("inf"):
+        raise ValueError(f"--lr is a finite rate above 0, got {lr}.")
     made = options.generator(generator, device, with_)
-    amounts = None if reach is None else (-reach, reach)
-    control = join([fit_directions(made, name, seed=seed, n=n, space=space, amounts=amounts) for name in names])
+    label = walked.label_of(made, label)
+    walked.visible(asked, made, reach)
+    groups = walked.inside(groups, within, made, device)
+    how: dict[str, Any] = {"seed": seed, "n": n, "space": space, "loss": walked.loss(loss, device), "labels": label}
+    how |= {"lr": lr} if lr is not None else {}
+    how |= {"steps": steps} if curved else {"optimiser": optimiser or "eigenbasis"}
+    control = _fitted(made, groups, out, curved=curved, joint=joint, how=how)
     store.save_control(control, out)
     options.write(out.with_suffix(".json"), "fit walks", resolved)
-    losses = {name: loss["mean"] for part in control.fit["parts"] for name, loss in part["held_out"].items()}
+    losses = held_out(control)
     rows = [(knob.name, knob.unit, f"{losses[knob.name]:.2f}", short(knob.low), short(knob.high)) for knob in control.knobs]
+    together = ", fitted jointly" if joint and len(rows) > 1 else ""
     title = (
-        f"{terminal.plural(len(rows), 'walk')} of {made.name}: n {n}, seed {seed}; loss on held-out latents, 0 perfect, 1 useless; "
-        "range, judge: the edit read back from images"
+        f"{terminal.plural(len(rows), 'curved walk' if curved else 'walk')} of {made.name}{together}: n {n}, seed {seed}; loss on "
+        "held-out latents, 0 perfect, 1 useless; range, judge: the edit read back from images"
     )
     terminal.table(title, ("walk", "unit", "relative loss", "low", "high"), rows)
     say(f"written: {out}")
+
+
+def _fitted(made: ModuleGenerator, groups: list[list[Edit]], out: Path, *, curved: bool, joint: bool, how: dict[str, Any]) -> Any:
+    """The walks as one control. A fit that diverges or is interrupted leaves what is good so far beside ``out``, under another name."""
+    from steerable import store
+    from steerable.fitting.curved import fit_walk
+    from steerable.fitting.walks import Diverged, fit_directions
+
+    if joint:
+        groups = [[one for group in groups for one in group]]
+    if curved:
+        groups = [[one] for group in groups for one in group]
+    finished: list[Control] = []
+    try:
+        for group in groups:
+            finished.append(fit_walk(made, group[0], **how) if curved else fit_directions(made, group, **how))
+    except (Diverged, KeyboardInterrupt) as error:
+        kept = [*finished, *([error.last] if isinstance(error, Diverged) and error.last is not None else [])]
+        place = out.with_stem(out.stem + "-kept")
+        if kept:
+            store.save_control(_one(kept), place)
+        if isinstance(error, Diverged):
+            where = f"The last good state is kept in {place}" if kept else "There was no good state to keep"
+            raise ValueError(f"{error} {where}.") from error
+        raise
+    return _one(finished)
+
+
+def _one(parts: list[Control]) -> Any:
+    """Several walks as one control: straight ones join and add up, curved ones are followed one after the other."""
+    from steerable.controls.chain import Chain
+    from steerable.controls.directions import Directions, join
+
+    if len(parts) == 1:
+        return parts[0]
+    straight = [part for part in parts if isinstance(part, Directions)]
+    return join(straight) if len(straight) == len(parts) else Chain(tuple(parts), {"method": "chained"})
+
+
+def held_out(control: Any) -> dict[str, float]:
+    """Knob -> relative loss on held-out latents, of a walk or of several together."""
+    parts = [*control.fit.get("parts", ()), control.fit, *(part.fit for part in getattr(control, "parts", ()))]
+    return {name: loss["mean"] for part in parts for name, loss in part.get("held_out", {}).items()}
 
 
 def label(

@@ -45,6 +45,10 @@ Seed = Annotated[int, typer.Option(metavar="NUMBER", min=0, max=2**32 - 1, help=
 Label = Annotated[
     int | None, typer.Option(metavar="CLASS", min=0, help="Class of a class-conditional generator, from 0 on; drawn by default.")
 ]
+OneClass = Annotated[
+    int | None,
+    typer.Option("--label", metavar="CLASS", min=0, help="One class of a class-conditional generator, from 0 on; all by default."),
+]
 Scale = Annotated[int, typer.Option(metavar="NUMBER", min=1, max=32, help="Enlarge the pictures this many times.")]
 Features = Annotated[
     str,

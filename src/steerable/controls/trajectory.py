@@ -212,9 +212,9 @@ class Trajectory:
         else:
             direction = straight.direction_of(sides, self.course, self.steps, self.seed) * sign[:, None]
             walked = straight.along(sides, direction, target, self.steps)
-        return self._accounted(sides, walked, amounts, target), walked.wrong
+        return self.accounted(sides, walked, amounts, target), walked.wrong
 
-    def _accounted(self, sides: Sides, walked: Walked, amounts: Tensor, target: Tensor) -> Path:
+    def accounted(self, sides: Sides, walked: Walked, amounts: Tensor, target: Tensor) -> Path:
         """The path with its ledger, measured anew on the images of its way-points."""
         latents, width = sides.latents, sides.width
         with torch.no_grad():

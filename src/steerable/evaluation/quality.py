@@ -32,6 +32,32 @@ def kernel_distance(real: Float[Tensor, "n f"], other: Float[Tensor, "m f"]) -> 
     return float(poly_mmd(real[:n].double(), other[:n].double(), degree=3, coef=1.0))
 
 
+FULL_RANK = 1280  # features of the shipped backbone
+
+
+def frechet_distance(real: Float[Tensor, "n f"], other: Float[Tensor, "m f"]) -> float:
+    """Fréchet distance (FID) of two sets of network features, each taken for a Gaussian: |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)).
+
+    It is the paper's measure, on the features at hand: numbers compare only with others of the same network and n, and fall as n grows.
+
+    Source: Heusel et al., "GANs trained by a two time-scale update rule converge to a local Nash equilibrium", NeurIPS 2017.
+
+    Raises:
+        ValueError: not more images than features in a set, so that a covariance would lack rank.
+    """
+    n, features = min(len(real), len(other)), real.shape[1]
+    if n <= features:
+        raise ValueError(
+            f"a Fréchet distance (FID) of {features} features takes more than {features} images in each set, or their covariances have no "
+            f"full rank and the distance is mostly bias; got {n}. Ask for more images, or use the kernel distance, which has no such bias."
+        )
+    means, covariances = zip(*[(one.double().mean(0), torch.cov(one.double().T)) for one in (real, other)], strict=True)
+    values, vectors = torch.linalg.eigh(covariances[0])
+    root = vectors * values.clamp(min=0).sqrt()  # (S1 S2)^(1/2) has the trace of (root' S2 root)^(1/2)
+    cross = torch.linalg.eigvalsh(root.T @ covariances[1] @ root).clamp(min=0).sqrt().sum()
+    return float((means[0] - means[1]).square().sum() + covariances[0].trace() + covariances[1].trace() - 2 * cross)
+
+
 @dataclass(frozen=True)
 class PathQuality:
     """Kernel distance of steered to unsteered images along one knob.

@@ -10,7 +10,7 @@ squeeze-and-excite and uses ReLU6.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 from jaxtyping import Float
@@ -76,7 +76,11 @@ class EfficientNetLite0(nn.Module):
         return load(cls(size), tensors)
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 1280"]:
-        return in_pieces(lambda piece: F.relu6(self.head(self._maps(piece)[-1])).mean((2, 3)), images)
+        return in_pieces(lambda piece: self.pooled(self._maps(piece)), images)
+
+    def pooled(self, maps: Sequence[Tensor]) -> Float[Tensor, "n 1280"]:
+        """What a call returns, from the maps of ``activations``: for those who need both."""
+        return F.relu6(self.head(maps[-1])).mean((2, 3))
 
     def activations(self, images: Float[Tensor, "n c h w"]) -> tuple[Tensor, ...]:
         """The map after each of the seven stages, from fine (16 channels, half the size) to coarse (320, a 32nd)."""

@@ -61,6 +61,13 @@ class Perceptual:
             parts.append(((_unit(ours[depth]) - _unit(theirs[depth])) * weight.sqrt()).flatten(1))
         return torch.cat(parts, 1)
 
+    def placed(self, maps: Sequence[Tensor]) -> Float[Tensor, "n m"]:
+        """Pictures as points, from the backbone's ``activations``: the distance of two pictures is the squared distance of theirs.
+
+        For those who compare a picture with several others: its maps are made once.
+        """
+        return torch.cat([(_unit(maps[depth]) / maps[depth][0, 0].numel() ** 0.5).flatten(1) for depth in self.depths], 1)
+
 
 def _unit(maps: Tensor) -> Tensor:
     return maps * torch.rsqrt(maps.square().sum(1, keepdim=True) + TINY)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from steerable.sensitivity import derived
 LabelForm = Literal["index", "one-hot"]
 
 
+@runtime_checkable
 class Setter(Protocol):
     """What sets values in the parts of a latent: ``controls.groups.Controllers``."""
 

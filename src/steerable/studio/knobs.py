@@ -152,7 +152,9 @@ class Row:
                     with ui.element("div").classes("meter"):
                         self.bar = ui.element("div")
                     self.says = ui.label("").classes("says num")
-                    self.tolerance = ui.number(value=float(f"{0.25 * session.deviation(knob):.2g}"), min=0, format="%.3g", on_change=self._tolerate)
+                    self.tolerance = ui.number(
+                        value=float(f"{0.25 * session.deviation(knob):.2g}"), min=0, format="%.3g", on_change=self._tolerate
+                    )
                     self.tolerance.props(f'dense outlined prefix="±" aria-label="tolerance of {_plain(knob.name)}"')
         self._amount = 0.0
 

@@ -1,7 +1,7 @@
 """The page: which panels there are and where they stand. Each panel is a file of its own, by its noun.
 
-One ``Visit`` is made for every page that is opened, so that two visitors share nothing but what nobody changes. NiceGUI draws the elements and
-brings the events; the panels say what they mean; ``session`` works it out.
+One ``Visit`` is made for every page that is opened, so that two visitors share nothing but what nobody changes. NiceGUI draws the
+elements and brings the events; the panels say what they mean; ``session`` works it out.
 """
 
 from __future__ import annotations
@@ -11,26 +11,35 @@ from pathlib import Path
 from nicegui import ui
 from nicegui.events import KeyEventArguments
 
-from steerable.studio import knobs, people, readings, stage
+from steerable.studio import knobs, links, making, people, readings, sharing, stage
+from steerable.studio.session import Bench, State
 from steerable.studio.visit import Visit
 from steerable.studio.workshop import Workshop
 
 STYLE = Path(__file__).parent / "studio.css"
 
 
-def build(workshop: Workshop, asked: str | None = None) -> Visit:
+def build(workshop: Workshop, asked: str | None = None, *, origin: str = "") -> Visit:
     """Everything on one page.
 
     Args:
         asked: the state in a link, as the address carries it; what cannot be restored is said on the page.
+        origin: the address of the studio, for links.
     """
-    bench = workshop.benches[workshop.first]
-    visit = Visit(workshop, bench)
+    bench, state, trouble = workshop.benches[workshop.first], None, ""
+    if asked:
+        try:
+            state, bench = restored(asked, workshop)
+        except ValueError as error:
+            trouble = str(error)
+    visit = Visit(workshop, bench, state)
     ui.add_css(STYLE)
     dark = ui.dark_mode(None)
     with ui.header(elevated=False).classes("studio-head items-center no-wrap row"):
         ui.label("steerable studio").classes("title")
-        chooser = ui.select(list(workshop.benches), value=workshop.first).props('dense outlined options-dense aria-label="generator"')
+        chooser = ui.select(list(workshop.benches), value=_name_of(bench, workshop)).props(
+            'dense outlined options-dense aria-label="generator"'
+        )
         ui.label("Every picture here is synthetic: a generator made it; it shows nobody.").classes("note")
         ui.space()
         ui.button(icon="brightness_6", on_click=lambda: dark.set_value(not dark.value)).props('flat dense round aria-label="light or dark"')
@@ -39,18 +48,42 @@ def build(workshop: Workshop, asked: str | None = None) -> Visit:
             shown = stage.Stage(visit)
             people.People(visit)
         knobs.Rows(visit)
-        with ui.column().classes("gap-3 no-wrap side"):
-            with ui.element("section").classes("pane column").props('aria-label="Tools"'):
-                with ui.tabs().props("dense no-caps align=left inline-label").classes("w-full") as tabs:
-                    measured = ui.tab("Measured")
-                with ui.tab_panels(tabs, value=measured).props("keep-alive"):
-                    with ui.tab_panel(measured):
-                        readings.Readings(visit)
+        with ui.column().classes("gap-3 no-wrap side"), ui.element("section").classes("pane column").props('aria-label="Tools"'):
+            with ui.tabs().props("dense no-caps align=justify inline-label").classes("w-full") as tabs:
+                names = [ui.tab(name) for name in ("Measured", "Drive", "Share", "Make")]
+            with ui.tab_panels(tabs, value=names[0]).props("keep-alive"):
+                with ui.tab_panel(names[0]):
+                    readings.Readings(visit)
+                with ui.tab_panel(names[1]):
+                    ui.label("soon")
+                with ui.tab_panel(names[2]):
+                    sharing.Sharing(visit).origin = origin
+                with ui.tab_panel(names[3]):
+                    maker = making.Making(visit)
+    tabs.on_value_change(lambda event: maker.open() if event.value == "Make" else None)
     chooser.on_value_change(lambda event: visit.put_on(workshop.benches[event.value], None, f"open {event.value}"))
     ui.keyboard(on_key=lambda event: _key(visit, event))
     del shown
-    visit.keep("start")
+    visit.show(visit.state)
+    visit.tell("history")
+    if trouble:
+        visit.complain(trouble)
     return visit
+
+
+def restored(text: str, workshop: Workshop) -> tuple[State, Bench]:
+    """The state in a link, on the bench of its generator; the error is that of the first bench."""
+    errors = []
+    for bench in workshop.benches.values():
+        try:
+            return links.restored(text, bench)
+        except ValueError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _name_of(bench: Bench, workshop: Workshop) -> str:
+    return next(name for name, one in workshop.benches.items() if one.generator is bench.generator)
 
 
 def _key(visit: Visit, event: KeyEventArguments) -> None:

@@ -24,12 +24,18 @@ class People:
         self.picks: dict[int, ui.element] = {}
         with ui.element("section").classes("pane column").props('aria-label="Person"'):
             with ui.row().classes("items-center w-full gap-1"):
-                self.seed = ui.number("seed", value=visit.state.seed, min=0, max=HIGHEST, precision=0).props("dense outlined").classes("w-32")
+                self.seed = (
+                    ui.number("seed", value=visit.state.seed, min=0, max=HIGHEST, precision=0).props("dense outlined").classes("w-32")
+                )
                 self.seed.on("keydown.enter", self._typed).on("blur", self._typed)
-                ui.button(icon="chevron_left", on_click=lambda: self._to(visit.state.seed - 1)).props('flat dense aria-label="previous seed"')
+                ui.button(icon="chevron_left", on_click=lambda: self._to(visit.state.seed - 1)).props(
+                    'flat dense aria-label="previous seed"'
+                )
                 ui.button(icon="chevron_right", on_click=lambda: self._to(visit.state.seed + 1)).props('flat dense aria-label="next seed"')
                 ui.button(icon="casino", on_click=lambda: self._to(secrets.randbelow(HIGHEST))).props('flat dense aria-label="random seed"')
-                self.psi = ui.number("truncation", value=1.0, min=0, max=2, step=0.05, format="%.2f").props("dense outlined").classes("w-24")
+                self.psi = (
+                    ui.number("truncation", value=1.0, min=0, max=2, step=0.05, format="%.2f").props("dense outlined").classes("w-24")
+                )
                 self.psi.on("keydown.enter", self._typed).on("blur", self._typed)
                 self.label = ui.number("class", value=None, min=0, precision=0).props("dense outlined clearable").classes("w-24")
                 self.label.on("keydown.enter", self._typed).on("blur", self._typed)

@@ -65,7 +65,7 @@ class Latest:
             self._waiting = None
             try:
                 show(await run(self.pool, work))
-            except (ValueError, TypeError, RuntimeError, ArithmeticError, MemoryError) as error:
+            except (ValueError, TypeError, LookupError, RuntimeError, ArithmeticError, MemoryError, OSError) as error:
                 log.info("a question of a visitor failed: %s", error)
                 self.failed(error)
             if self.pause:

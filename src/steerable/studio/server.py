@@ -1,22 +1,49 @@
-"""The server: the page and the requests in one application, behind a token where others can reach it."""
+"""The server: the page and the requests in one application, behind the door of ``limits``."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from fastapi import FastAPI, Request
 from nicegui import Client, ui
 
-from steerable.studio import page
+import steerable
+from steerable.studio import api, limits, page
 from steerable.studio.workshop import Workshop
 
+MESSAGE = 2 * 2**20  # bytes of one message over the socket
 
-def application(workshop: Workshop) -> FastAPI:
-    """The application that a server runs; one in a process, since NiceGUI is one."""
-    app = FastAPI(title="steerable studio")
+
+def requests(workshop: Workshop) -> FastAPI:
+    """The requests alone, without the page."""
+    app = FastAPI(
+        title="steerable studio",
+        version=steerable.__version__,
+        description="Steer a generator: a recipe comes in, a PNG or measured values go out. All pictures are synthetic.",
+    )
+    app.include_router(api.routes(workshop))
+    return app
+
+
+def application(workshop: Workshop, *, token: str | None = None) -> limits.Door:
+    """Everything; one in a process, since NiceGUI is one.
+
+    Args:
+        token: asked of every visitor; without one only this machine is answered.
+    """
+    app = requests(workshop)
 
     async def root(request: Request, client: Client) -> None:
-        visit = page.build(workshop, request.query_params.get("state"))
+        visit = page.build(workshop, request.query_params.get("state"), origin=str(request.base_url).rstrip("/"))
         client.on_delete(visit.close)
 
     ui.page("/", title="steerable studio", favicon="🎚", response_timeout=20)(root)
-    ui.run_with(app, dark=None, title="steerable studio", reconnect_timeout=5.0, show_welcome_message=False)
-    return app
+    ui.run_with(app, dark=None, title="steerable studio", reconnect_timeout=5.0, show_welcome_message=False, markdown=False)
+    return limits.Door(app, token=token)
+
+
+def serve(workshop: Workshop, *, host: str, port: int, token: str | None = None, **options: Any) -> None:
+    """Answer until interrupted."""
+    import uvicorn
+
+    uvicorn.run(application(workshop, token=token), host=host, port=port, log_level="warning", ws_max_size=MESSAGE, **options)

@@ -1,8 +1,9 @@
 """What a person has chosen, as data, and what follows from it: pure functions from a recipe or a state to images and measurements.
 
-A ``Bench`` is what all visitors share and nobody changes: a generator, its controls, the features that measure it. A ``State`` is everything
-one visitor has chosen; ``latents`` says where it leads, ``recipe_of`` writes it as the recipe of the command line, and both come to the same
-bytes. ``History`` is undo and redo: states in order, and which one is shown. The page keeps one of them for each visitor and nothing else.
+A ``Bench`` is what all visitors share and nobody changes: a generator, its controls, the features that measure it. A ``State`` is
+everything one visitor has chosen; ``latents`` says where it leads, ``recipe_of`` writes it as the recipe of the command line, and both
+come to the same bytes. ``History`` is undo and redo: states in order, and which one is shown. The page keeps one of them for each
+visitor and nothing else.
 
 Source of the locks: Guan, "TL-GAN: transparent latent-space GAN", 2018, whose projection ``Directions.held`` makes exact.
 """
@@ -230,7 +231,9 @@ def state_of(one: Recipe, bench: Bench) -> tuple[State, Bench]:
     end = recipe.steer(recipe.of_seeds(one, slice(1)).model_copy(update={"sweep": None}), bench.generator)[0]
     begun = start(replace(state, offset=""), bench)
     if end.space != begun.space:
-        raise ValueError(f"this recipe ends in {end.space.name}, this page steers in {begun.space.name}: open it with steer apply --recipe.")
+        raise ValueError(
+            f"this recipe ends in {end.space.name}, this page steers in {begun.space.name}: open it with steer apply --recipe."
+        )
     box = one.drive.box if one.drive else None
     return replace(state, box=box, offset=offset_of(end.values[0] - begun.values[0])), bench
 
@@ -254,7 +257,9 @@ def adopted(bench: Bench, control: Control, group: str) -> tuple[Bench, dict[str
         part: Control = control[fresh]
         part = replace(part, knobs=tuple(replace(knob, name=names[knob.name]) for knob in part.knobs))
     elif any(names[name] != name for name in names):
-        raise ValueError(f'a curved control cannot be renamed, and this page already has a knob "{next(n for n in names if names[n] != n)}".')
+        raise ValueError(
+            f'a curved control cannot be renamed, and this page already has a knob "{next(n for n in names if names[n] != n)}".'
+        )
     else:
         part = control
     return replace(bench, groups={**bench.groups, _free(group, bench.groups): part}), names

@@ -37,7 +37,9 @@ class Stage:
                 self.undo = ui.button(icon="undo", on_click=lambda: visit.go(visit.history.undo())).props('flat dense aria-label="undo"')
                 self.redo = ui.button(icon="redo", on_click=lambda: visit.go(visit.history.redo())).props('flat dense aria-label="redo"')
                 ui.label("compare").classes("soft q-ml-sm")
-                self.compare = ui.slider(min=0, max=100, step=1, value=0, on_change=self._wiped).props('aria-label="compare with the start"')
+                self.compare = ui.slider(min=0, max=100, step=1, value=0, on_change=self._wiped).props(
+                    'aria-label="compare with the start"'
+                )
                 self.compare.classes("flex-grow")
             self.trouble = ui.label("").classes("trouble").props('role="alert"')
             ui.html("<h2>Way here</h2>", sanitize=False)

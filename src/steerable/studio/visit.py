@@ -194,4 +194,3 @@ class Visit:
             return None
         value = one.now.get(name, one.along.get(name))
         return None if value is None else knob.percentile_of(value)
-

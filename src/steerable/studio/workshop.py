@@ -1,7 +1,9 @@
-"""What the server has before anybody comes: generators on their benches, the shipped controls, the workers. Shared, and never changed by a visit.
+"""What the server has before anybody comes: generators on their benches, the shipped controls, the workers.
 
-``zoo`` and ``store`` load; a page (``page``) and the requests (``api``) only look things up here, by name or by fingerprint. What a visitor uploads
-or fits lies on a bench of that visitor's own.
+Shared, and never changed by a visit.
+
+``zoo`` and ``store`` load; a page (``page``) and the requests (``api``) only look things up here, by name or by fingerprint. What a
+visitor uploads or fits lies on a bench of that visitor's own.
 """
 
 from __future__ import annotations
@@ -73,7 +75,9 @@ def opened(sources: Sequence[str], controls: Sequence[Path] = (), *, device: str
     here = {bench.generator.fingerprint for bench in benches.values()}
     for path, control in loaded:
         if control.space.fingerprint not in here:
-            raise ValueError(f"{path} was fitted on {control.space.owner}; name that generator too: steer studio GENERATOR --control {path}.")
+            raise ValueError(
+                f"{path} was fitted on {control.space.owner}; name that generator too: steer studio GENERATOR --control {path}."
+            )
     return Workshop(benches, seconds={name: forward_seconds(bench) for name, bench in benches.items()})
 
 

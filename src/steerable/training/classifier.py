@@ -51,9 +51,13 @@ def train_classifier(
     """
     pictures = read_source(source, size=32, channels=1)
     if len(pictures.classes) < 2:
-        raise ValueError(f"{pictures.name} has no classes to tell apart: give idx files with labels, or pictures in a folder for each class.")
+        raise ValueError(
+            f"{pictures.name} has no classes to tell apart: give idx files with labels, or pictures in a folder for each class."
+        )
     if min(steps, batch, size) < 1 or not lr > 0 or seed < 0:
-        raise ValueError(f"steps, batch and size are 1 or more, lr is above 0, seed 0 or above; got {steps}, {batch}, {size}, {lr}, {seed}.")
+        raise ValueError(
+            f"steps, batch and size are 1 or more, lr is above 0, seed 0 or above; got {steps}, {batch}, {size}, {lr}, {seed}."
+        )
     rng = torch.Generator().manual_seed(row_seed(seed, 0))
     with torch.random.fork_rng(devices=[]):
         network = DigitNetwork(len(pictures.classes), size)

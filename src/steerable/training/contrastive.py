@@ -64,7 +64,9 @@ class Contrast:
         if self.metric is not None:
             checks.known(self.metric, COMPARISONS, "metric")
         if not 0 < self.crop <= 1 or (self.resolution is not None and self.resolution < 4):
-            raise ValueError(f'"{name}": crop is a share above 0 up to 1, resolution 4 pixels or more; got {self.crop} and {self.resolution}.')
+            raise ValueError(
+                f'"{name}": crop is a share above 0 up to 1, resolution 4 pixels or more; got {self.crop} and {self.resolution}.'
+            )
         if not self.weight > 0 or not math.isfinite(self.weight):
             raise ValueError(f'"{name}": the weight of a loss is a number above 0, got {self.weight}.')
         check_thresholds(name, self.near, self.far)
@@ -89,7 +91,9 @@ class Contrast:
 def check_thresholds(name: str, near: float | None, far: float | None) -> None:
     """tau+ below tau-, both 0 or above."""
     if near is not None and far is not None and not 0 <= near < far:
-        raise ValueError(f'"{name}": pictures that share it come nearer than tau+, others stay further than tau-: 0 <= {near:g} < {far:g} fails.')
+        raise ValueError(
+            f'"{name}": pictures that share it come nearer than tau+, others stay further than tau-: 0 <= {near:g} < {far:g} fails.'
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +180,9 @@ def calibrated(
         raise ValueError(f'"{name}" gave {tuple(values.shape)} for {len(images)} pictures: expected (n, columns).')
     bad = int((~torch.isfinite(values)).sum())
     if bad:
-        raise ValueError(f'"{name}" gives NaN or infinite numbers on {bad} of {values.numel()} readings of real pictures: it cannot be trained by.')
+        raise ValueError(
+            f'"{name}" gives NaN or infinite numbers on {bad} of {values.numel()} readings of real pictures: it cannot be trained by.'
+        )
     spread = values.std(0)
     if float(spread.max()) <= 1e-6 * max(1.0, float(values.abs().max())):
         raise ValueError(f'"{name}" reads {float(values.flatten()[0]):.4g} from every real picture: a constant cannot be trained by.')

@@ -176,7 +176,12 @@ def train_controllable(
         "start": start and start.fingerprint, "processes": state.num_processes, "data": pictures.digest(),
     }  # fmt: skip
     training = Training(
-        pictures, groups, watches, options, device=state.device or torch.device(device), share=Share(state.process_index, state.num_processes)
+        pictures,
+        groups,
+        watches,
+        options,
+        device=state.device or torch.device(device),
+        share=Share(state.process_index, state.num_processes),
     )
     taken = 0 if start is None else training.start_from(start)
     record = {"torch": torch.__version__, "device": str(state.device), "threads": torch.get_num_threads(), "taken": taken}
@@ -252,7 +257,9 @@ class Training:
         family = getattr(network, "family", type(network).__name__)
         own = getattr(self.maker, "family", "")
         if family not in (self.kind.kind, own):
-            raise ValueError(f"{generator.name} is a {family}: this training starts from a {self.kind.kind} or a {own}. Or leave --start out.")
+            raise ValueError(
+                f"{generator.name} is a {family}: this training starts from a {self.kind.kind} or a {own}. Or leave --start out."
+            )
         prefix = "synthesis." if own != family else ""
         theirs = {f"{prefix}{key}": tensor for key, tensor in network.state_dict().items()}
         ours = self.maker.state_dict()
@@ -325,7 +332,9 @@ class Training:
             if group.contrast is not None:
                 found[group.name] = group.contrast.weight * watch.loss(values, same[group.name])
             else:
-                found[group.name] = self.options["variety"] * variety_loss(watch.distances(values), alike & ~same[group.name], far=watch.far)
+                found[group.name] = self.options["variety"] * variety_loss(
+                    watch.distances(values), alike & ~same[group.name], far=watch.far
+                )
         return found
 
     def _path(self, z: Tensor, rng: torch.Generator) -> Tensor:

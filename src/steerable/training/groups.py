@@ -12,7 +12,7 @@ Source: Shoshan et al., "GAN-Control: explicitly controllable GANs", ICCV 2021, 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -163,5 +163,3 @@ def parse_widths(text: str, groups: Groups, *, total: int | None = None) -> Grou
         sizes = " + ".join(f"{group.name} {group.width}" for group in found)
         raise ValueError(f"the groups take {sizes} = {found.width} numbers, the latent has {total}: make the widths add up to it.")
     return found
-
-

@@ -1,0 +1,151 @@
+"""What a stranger may ask: how large, how many, and with which token. No request names a file, and nothing that is sent is unpickled.
+
+A recipe that comes from outside is one of ``recipe.Recipe``, which pydantic checks, and ``bounded`` here; a file that is sent is looked
+at by content and only ever read as PNG, JSON or safetensors. ``Door`` stands before every request and every socket.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Awaitable, Callable, Iterable
+from http.cookies import SimpleCookie
+from typing import Any
+from urllib.parse import parse_qs
+
+from steerable.recipe import Recipe
+from steerable.studio.session import Bench
+
+BODY = 4 * 2**20  # bytes of a request, and of a picture that is dropped
+UPLOAD = 256 * 2**20  # bytes of a control or a generator that is dropped
+SEEDS, DRIVEN = 64, 2  # seeds of one recipe; of one with a trajectory, which costs a thousand times as much
+PIXELS = 32 * 2**20  # of one picture
+COLUMNS = 16  # of a sweep
+LOCAL = ("127.0.0.1", "localhost", "[::1]", "::1")
+COOKIE = "steerable-token"
+Scope = dict[str, Any]
+Application = Callable[[Scope, Any, Any], Awaitable[None]]
+
+
+def bounded(one: Recipe, bench: Bench) -> Recipe:
+    """The recipe, if it asks for no more than one request may.
+
+    Raises:
+        ValueError: too many seeds, amounts or pixels, or options of the generator, which are the server's to set.
+    """
+    if len(one.seeds) > SEEDS:
+        raise ValueError(f"one request has at most {SEEDS} seeds, got {len(one.seeds)}.")
+    if one.drive is not None and len(one.seeds) * (len(one.sweep.amounts) if one.sweep else 1) > DRIVEN:
+        raise ValueError(f"a trajectory takes seconds: at most {DRIVEN} seeds and no sweep in one request.")
+    if one.sweep is not None and len(one.sweep.amounts) > COLUMNS:
+        raise ValueError(f"a strip has at most {COLUMNS} columns here, got {len(one.sweep.amounts)}.")
+    if one.turn is not None and len(one.turn.values) > 4:
+        raise ValueError(f"at most 4 values are set in one request, got {len(one.turn.values)}.")
+    _, height, width = bench.generator.image_shape
+    pixels = len(one.seeds) * (len(one.sweep.amounts) if one.sweep else 1) * max(one.scale, 2) ** 2 * height * width
+    if pixels > PIXELS:
+        raise ValueError(f"a picture has at most {PIXELS} pixels here, this recipe makes about {pixels}: fewer seeds or a smaller scale.")
+    if one.options and dict(one.options) != dict(bench.generator.options):
+        raise ValueError(f"options of the generator are set where the studio starts, got {', '.join(list(one.options)[:5])[:80]}.")
+    return one.model_copy(update={"options": {}})
+
+
+class Door:
+    """Before the application: who may come in, and with how much.
+
+    Without a token only requests to this very machine are answered (the Host header, so that no other site's page can reach it through
+    the visitor's browser). With one, it is given once in the address, ``?token=...``, and kept in a cookie, or sent as
+    ``Authorization: Bearer ...``.
+    """
+
+    def __init__(self, app: Application, *, token: str | None = None, hosts: Iterable[str] = LOCAL) -> None:
+        self.app, self.token, self.hosts = app, token, set(hosts)
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            return await self.app(scope, receive, send)
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope.get("headers", ())}
+        if self.token is None and _host(headers.get("host", "")) not in self.hosts:
+            return await _refuse(scope, send, 403, "this studio answers to this machine only: open it at http://127.0.0.1.")
+        if not self._same_site(headers):
+            return await _refuse(scope, send, 403, "this request comes from another site's page.")
+        asked = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token", [""])[0]
+        if self.token is not None and not self._known(headers, asked):
+            return await _refuse(scope, send, 401, "this studio needs its token: open the address that steer studio printed.")
+        if scope["type"] == "http":
+            receive = _Counted(receive, BODY if scope["path"].startswith("/api/") else UPLOAD + BODY)
+            if self.token is not None and asked:
+                send = _with_cookie(send, self.token)
+        try:
+            await self.app(scope, receive, send)
+        except _TooMuch:
+            await _refuse(scope, send, 413, f"a request has at most {BODY} bytes.")
+
+    def _known(self, headers: dict[str, str], asked: str) -> bool:
+        assert self.token is not None
+        cookie = SimpleCookie()
+        try:
+            cookie.load(headers.get("cookie", ""))
+        except Exception:
+            cookie = SimpleCookie()
+        kept = cookie[COOKIE].value if COOKIE in cookie else ""
+        bearer = headers.get("authorization", "").removeprefix("Bearer ")
+        fits = [_same(given, self.token) for given in (asked, kept, bearer)]
+        return any(fits)
+
+    @staticmethod
+    def _same_site(headers: dict[str, str]) -> bool:
+        origin = headers.get("origin", "")
+        return not origin or origin == "null" or origin.partition("://")[2] == headers.get("host", "")
+
+
+def new_token() -> str:
+    return secrets.token_urlsafe(24)
+
+
+def _same(one: str, two: str) -> bool:
+    """Compared in constant time."""
+    return secrets.compare_digest(hashlib.sha256(one.encode()).digest(), hashlib.sha256(two.encode()).digest())
+
+
+def _host(host: str) -> str:
+    """``127.0.0.1`` of ``127.0.0.1:8080``, ``[::1]`` of ``[::1]:8080``."""
+    return host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0]
+
+
+class _TooMuch(Exception):
+    pass
+
+
+class _Counted:
+    """Receives no more than so many bytes."""
+
+    def __init__(self, receive: Any, most: int) -> None:
+        self.receive, self.left = receive, most
+
+    async def __call__(self) -> Any:
+        message = await self.receive()
+        self.left -= len(message.get("body", b""))
+        if self.left < 0:
+            raise _TooMuch
+        return message
+
+
+def _with_cookie(send: Any, token: str) -> Any:
+    async def sending(message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            cookie = f"{COOKIE}={token}; HttpOnly; SameSite=Strict; Path=/".encode()
+            message = {**message, "headers": [*message.get("headers", ()), (b"set-cookie", cookie)]}
+        await send(message)
+
+    return sending
+
+
+async def _refuse(scope: Scope, send: Any, status: int, words: str) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008, "reason": words[:100]})
+        return
+    body = words.encode()
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,173 @@
+"""A state as text: in an address, as a command line, as Python. Pure functions.
+
+A link names the generator by its fingerprint and each knob by its name and a checksum of its direction; knobs that only this visitor has
+(labelled, dropped) travel inside it. So a link either restores the very picture or says why it cannot.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import zlib
+from typing import Annotated
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from steerable import store
+from steerable.controls.directions import Directions
+from steerable.recipe import Finite, Pixel, Recipe, Seed
+from steerable.studio import session
+from steerable.studio.session import Bench, State
+
+LONGEST = 48_000  # characters of a link; browsers and servers take about twice that
+UNPACKED = 8 * 2**20  # bytes
+
+
+class Link(BaseModel):
+    """What stands in an address."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    generator: str = Field(max_length=200)
+    fingerprint: str = Field(max_length=64)
+    seed: Seed
+    psi: float = Field(1.0, ge=0, le=2)
+    label: int | None = Field(None, ge=0, lt=2**31)
+    amounts: dict[str, Finite] = Field({}, max_length=256)
+    locks: tuple[str, ...] = Field((), max_length=256)
+    box: tuple[Pixel, Pixel, Pixel, Pixel] | None = None
+    offset: str = Field("", max_length=4_000_000)
+    sums: dict[str, str] = Field({}, max_length=512)
+    carried: Annotated[str, Field(max_length=4_000_000)] = ""
+
+
+def link_of(state: State, bench: Bench, shared: Bench) -> str:
+    """The state as an address carries it.
+
+    Args:
+        shared: the bench that every visitor finds; knobs that it lacks are carried.
+
+    Raises:
+        ValueError: what would have to be carried is too long for an address.
+    """
+    used = list(dict.fromkeys([*state.amounts, *state.locks]))
+    own = [name for name in used if name not in shared.knobs]
+    straight = bench.straight
+    carried = ""
+    if own:
+        if straight is None or not set(own) <= {knob.name for knob in straight.knobs}:
+            raise ValueError("a curved control of your own is too long for a link: save the picture, it carries everything.")
+        carried = base64.b64encode(store.control_bytes(Directions(*_stripped(straight[own])))).decode()
+    one = Link(
+        generator=bench.generator.name,
+        fingerprint=bench.generator.fingerprint,
+        seed=state.seed,
+        psi=state.psi,
+        label=state.label,
+        amounts=dict(state.amounts),
+        locks=state.locks,
+        box=state.box,
+        offset=state.offset,
+        sums={name: checksum(bench, name) for name in used if name not in own},
+        carried=carried,
+    )
+    packed = zlib.compress(one.model_dump_json(exclude_defaults=True).encode(), 9)
+    text = base64.urlsafe_b64encode(packed).decode().rstrip("=")
+    if len(text) > LONGEST:
+        raise ValueError(
+            f"this state needs a link of {len(text)} characters, {LONGEST} are possible: save the picture, it carries everything."
+        )
+    return text
+
+
+def restored(text: str, bench: Bench) -> tuple[State, Bench]:
+    """The state in a link, and a bench that has its knobs.
+
+    Raises:
+        ValueError: a link that was cut or changed, or that belongs to another generator or to knobs that are not here; says which.
+    """
+    if len(text) > LONGEST:
+        raise ValueError(f"this link has {len(text)} characters, at most {LONGEST} are read.")
+    try:
+        packed = base64.urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
+        unpacker = zlib.decompressobj()
+        content = unpacker.decompress(packed, UNPACKED)
+        if unpacker.unconsumed_tail or not unpacker.eof:
+            raise ValueError("cut")
+        one = Link.model_validate_json(content)
+    except (ValueError, zlib.error, UnicodeError) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else None
+        why = f" ({'.'.join(map(str, first['loc']))}: {first['msg'].lower()})" if first else ""
+        raise ValueError(f"this link cannot be restored: it was cut or changed on its way{why}.") from None
+    if one.fingerprint != bench.generator.fingerprint:
+        raise ValueError(
+            f"this link cannot be restored: it belongs to {one.generator[:60]} ({one.fingerprint[:4]}…), "
+            f"this page has {bench.generator.name} ({bench.generator.fingerprint[:4]}…)."
+        )
+    if one.carried:
+        content = base64.b64decode(one.carried.encode("ascii", "replace"))
+        control = store.control_of(content, what="the control inside this link", generator=bench.generator)
+        bench, names = session.adopted(bench, control, "from a link")
+    else:
+        names = {}
+    for name in dict.fromkeys([*one.amounts, *one.locks]):
+        if name in names:
+            continue
+        if name not in bench.knobs:
+            raise ValueError(f'this link cannot be restored: it turns "{name[:60]}", which this page does not have.')
+        if one.sums.get(name) != checksum(bench, name):
+            raise ValueError(f'this link cannot be restored: its "{name[:60]}" is another one than this page\'s; it was fitted anew since.')
+    amounts = {names.get(name, name): value for name, value in one.amounts.items()}
+    locks = tuple(names.get(name, name) for name in one.locks)
+    return State(one.seed, one.psi, one.label, amounts, locks, one.box, one.offset), bench
+
+
+def checksum(bench: Bench, name: str) -> str:
+    """Of a knob: the first letters of a digest of its numbers."""
+    straight = bench.straight
+    if straight is not None and name in [knob.name for knob in straight.knobs]:
+        one = straight[name]
+        parts = [one.vectors] + ([] if one.normals is None else [one.normals])
+        content = torch.cat([part.flatten() for part in parts]).cpu().float().numpy().tobytes()
+    else:
+        control = next(control for control in bench.groups.values() if name in [knob.name for knob in control.knobs])
+        content = store.control_bytes(control)
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def _stripped(control: Directions) -> tuple:
+    return control.knobs, control.space, control.vectors, control.normals, {"method": str(control.fit.get("method", ""))}
+
+
+def as_command(one: Recipe, bench: Bench, state: State, *, picture: str = "picture.png") -> str:
+    """What to type for the same picture.
+
+    Knobs of a control file are turned by name where that is all there is; what was driven comes from the saved picture's recipe.
+    """
+    base = f"--generator {_word(one.generator)} --seeds {','.join(map(str, one.seeds))}" + (f" --psi {one.psi:g}" if one.psi != 1 else "")
+    if one.label is not None:
+        base += f" --label {one.label}"
+    if state.offset or set(state.amounts) & set(state.locks):
+        return f"steer apply --recipe {picture} --out applied    # save the image first: it carries the recipe"
+    if not state.amounts:
+        return f"steer sample {base}"
+    turned = " ".join(f"--turn {_word(f'{name}={value!r}')}" for name, value in state.amounts.items())
+    held = f" --hold {_word(','.join(state.locks))}" if state.locks else ""
+    return f"steer apply controls.safetensors {turned}{held} {base}    # save the controls first"
+
+
+def as_python(one: Recipe) -> str:
+    """A program that draws the same picture."""
+    text = json.dumps(json.loads(one.model_dump_json(exclude_defaults=True)), indent=1)
+    return (
+        "import steerable as st\nfrom steerable import recipe\n\n"
+        f"one = recipe.parse(r'''{text}''', what=\"this text\")\n"
+        f'recipe.draw(one, st.load_generator({one.generator!r})).save("picture.png")\n'
+    )
+
+
+def _word(text: str) -> str:
+    import shlex
+
+    return shlex.quote(text)

@@ -1,0 +1,145 @@
+"""Make a control: choose a measured column, or say yes or no on some thirty faces.
+
+Then fit, watch, and find its slider among the others.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import tempfile
+from pathlib import Path
+
+from nicegui import ui
+
+from steerable.studio import fitting, people
+from steerable.studio.fitting import Job, Made
+from steerable.studio.visit import Visit
+
+FACES = 30
+FIRST = 5000  # seeds that nobody else looks at
+
+
+class Making:
+    """The panel."""
+
+    def __init__(self, visit: Visit) -> None:
+        self.visit, self.job = visit, None
+        self._folder = tempfile.TemporaryDirectory(prefix="studio-")
+        visit.on("closed", self._close)
+        self._work, self._faces = visit.latest(), visit.latest()
+        self.answers: dict[int, bool] = {}
+        self.picks: dict[int, ui.element] = {}
+        with ui.column().classes("w-full gap-2 no-wrap"):
+            ui.html("<h2>From a measured feature</h2>", sanitize=False)
+            with ui.row().classes("items-center w-full gap-2 no-wrap"):
+                self.column = ui.select([], label="feature", with_input=True).props("dense outlined options-dense").classes("flex-grow")
+                self.fit = ui.button("Fit", on_click=self._fit).props("unelevated no-caps")
+            ui.html("<h2>From your own yes and no</h2>", sanitize=False)
+            ui.label("Click a face once for yes, twice for no. Thirty are enough for a first axis.").classes("soft")
+            self.name = ui.input("what is it?", placeholder="beard").props("dense outlined maxlength=40").classes("w-full")
+            self.place = ui.element("div").classes("crowd").props('aria-label="faces to label"')
+            with ui.row().classes("items-center w-full justify-between no-wrap"):
+                self.count = ui.label("").classes("soft num")
+                self.learn = ui.button("Fit from labels", on_click=self._learn).props("unelevated no-caps")
+            with ui.row().classes("items-center w-full gap-2 no-wrap") as self.going:
+                self.bar = ui.linear_progress(0.0, show_value=False).props('aria-label="progress"').classes("flex-grow")
+                self.cancel = ui.button("Cancel", on_click=self._cancel).props("outline dense no-caps")
+            self.going.set_visibility(False)
+            self.said = ui.label("").classes("answer").props('role="status"')
+            self.said.set_visibility(False)
+        self.timer = ui.timer(0.3, self._watch, active=False)
+        visit.on("bench", self._offer)
+        self._offer()
+
+    def _offer(self) -> None:
+        self.column.set_options(list(self.visit.bench.columns), value=None)
+
+    def open(self) -> None:
+        """Called when the panel is first looked at: draw the faces."""
+        if not self.picks:
+            seeds = list(range(FIRST, FIRST + FACES))
+            self._faces.ask(functools.partial(people.crowd, self.visit.bench, seeds, 1.0, None), self._drawn)
+
+    def _drawn(self, urls: dict[int, str]) -> None:
+        with self.place:
+            for seed, url in urls.items():
+                with ui.element("button").classes("pick").props(f'type="button" aria-label="face {seed}, not labelled"') as pick:
+                    ui.element("img").props(f'src="{url}" alt=""')
+                pick.on("click", lambda _, seed=seed: self._label(seed))
+                self.picks[seed] = pick
+        self._counted()
+
+    def _label(self, seed: int) -> None:
+        was = self.answers.get(seed)
+        if was is None:
+            self.answers[seed] = True
+        elif was:
+            self.answers[seed] = False
+        else:
+            del self.answers[seed]
+        now = self.answers.get(seed)
+        words = "not labelled" if now is None else "yes" if now else "no"
+        self.picks[seed].classes(remove="yes no", add="" if now is None else words).props(f'aria-label="face {seed}, {words}"')
+        self._counted()
+
+    def _counted(self) -> None:
+        yes = sum(self.answers.values())
+        self.count.set_text(f"{yes} yes, {len(self.answers) - yes} no of {FACES}")
+
+    # -------------------------------------------------------------- the fit
+
+    def _fit(self) -> None:
+        name = self.column.value
+        if not name:
+            return self.visit.complain("choose the feature that the control shall move.")
+        self._begin(functools.partial(fitting.axis_of, self.visit.bench, name, Path(self._folder.name)))
+
+    def _learn(self) -> None:
+        name = re.sub(r"[^a-z0-9]+", "-", (self.name.value or "").lower()).strip("-")
+        if not name or name in self.visit.bench.columns:
+            return self.visit.complain(f'give it a name of its own, in letters; got "{(self.name.value or "")[:40]}".')
+        self._begin(functools.partial(fitting.axis_of_labels, self.visit.bench, name, dict(self.answers), Path(self._folder.name)))
+
+    def _begin(self, work) -> None:  # type: ignore[no-untyped-def]
+        if self.job is not None:
+            return self.visit.complain("a fit is under way: cancel it first.")
+        self.job = job = Job()
+        self.going.set_visibility(True)
+        self._say("fitting …")
+        self.timer.activate()
+        self._work.failed = self._failed
+        self._work.ask(lambda: fitting.worked(functools.partial(work, job)), self._done)
+
+    def _watch(self) -> None:
+        if self.job is not None:
+            self.bar.set_value(round(self.job.share, 3))
+            self._say(self.job.words)
+
+    def _cancel(self) -> None:
+        if self.job is not None:
+            self.job.cancel()
+
+    def _failed(self, error: Exception) -> None:
+        self._ended()
+        self._say(" ".join(str(error).split()))
+
+    def _done(self, made: Made | str) -> None:
+        self._ended()
+        if isinstance(made, str):
+            return self._say(made)
+        self.visit.put_on(made.bench, None, f"made {made.name}")
+        self._say(f"{made.name}: its slider stands at the end of the controls. {made.words}")
+
+    def _ended(self) -> None:
+        self.job = None
+        self.timer.deactivate()
+        self.going.set_visibility(False)
+
+    def _say(self, words: str) -> None:
+        self.said.set_visibility(True)
+        self.said.set_text(words)
+
+    def _close(self) -> None:
+        self._cancel()
+        self._folder.cleanup()

@@ -1,0 +1,273 @@
+"""Recipes and files: a link, a command line, Python and JSON of what is shown; images, strips, videos and batches to keep.
+
+And what is dropped here.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import tempfile
+import zipfile
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+from nicegui import events, ui
+
+from steerable import recipe, render, store
+from steerable.controls.directions import Directions
+from steerable.recipe import Recipe, Sweep
+from steerable.studio import limits, links, pictures, session
+from steerable.studio.session import Bench, State
+from steerable.studio.visit import Visit
+from steerable.studio.workshop import bench_of
+
+STRIP = 7  # columns
+
+
+class Sharing:
+    """The panel of recipes and files."""
+
+    def __init__(self, visit: Visit) -> None:
+        self.visit = visit
+        self._work = visit.latest()
+        with ui.column().classes("w-full gap-2 no-wrap"):
+            ui.html("<h2>The recipe of what is shown</h2>", sanitize=False)
+            with ui.row().classes("gap-1"):
+                for words, make in (("Link", self._link), ("Command line", self._command), ("Python", self._python), ("JSON", self._json)):
+                    ui.button(words, on_click=functools.partial(self._copy, words, make)).props("outline dense no-caps size=md").classes(
+                        "q-px-sm"
+                    )
+            self.text = ui.label("").classes("code").props('role="status" aria-label="recipe"')
+            self.text.set_visibility(False)
+            ui.html("<h2>Save</h2>", sanitize=False)
+            with ui.row().classes("gap-1"):
+                ui.button("Image", icon="image", on_click=self._save_image).props("unelevated dense no-caps").classes("q-px-sm")
+                ui.button("Strip", on_click=self._save_strip).props("outline dense no-caps").classes("q-px-sm")
+                ui.button("GIF of the way", on_click=lambda: self._save_film("gif")).props("outline dense no-caps").classes("q-px-sm")
+                ui.button("MP4 of the way", on_click=lambda: self._save_film("mp4")).props("outline dense no-caps").classes("q-px-sm")
+                ui.button("Controls", on_click=self._save_controls).props("outline dense no-caps").classes("q-px-sm")
+            ui.html("<h2>Apply to many</h2>", sanitize=False)
+            with ui.row().classes("items-center gap-2 no-wrap w-full"):
+                self.first = ui.number("from seed", value=0, min=0, precision=0).props("dense outlined").classes("w-24")
+                self.count = ui.number("how many", value=16, min=1, max=limits.SEEDS, precision=0).props("dense outlined").classes("w-24")
+                ui.button("Batch", icon="grid_view", on_click=self._batch).props("unelevated dense no-caps").classes("q-px-sm")
+            ui.label("A contact sheet with the recipe inside, and a CSV of every measured value before and after.").classes("soft")
+            self.said = ui.label("").classes("soft").props('role="status"')
+            ui.html("<h2>Open</h2>", sanitize=False)
+            self.upload = (
+                ui.upload(
+                    label="Drop a PNG that carries a recipe, or a control or generator as safetensors",
+                    on_upload=self._dropped,
+                    on_rejected=lambda: visit.complain(f"a file has at most {limits.UPLOAD // 2**20} MB."),
+                    max_file_size=limits.UPLOAD,
+                    auto_upload=True,
+                )
+                .props('flat bordered accept=".png,.safetensors,.json"')
+                .classes("w-full")
+            )
+
+    # -------------------------------------------------------------- as text
+
+    def _copy(self, words: str, make) -> None:  # type: ignore[no-untyped-def]
+        try:
+            text = make()
+        except ValueError as error:
+            return self.visit.complain(error)
+        self.text.set_visibility(True)
+        self.text.set_text(text)
+        ui.clipboard.write(text)
+        ui.notify(f"{words} copied", position="bottom", timeout=1200)
+
+    def _recipe(self) -> Recipe:
+        return session.recipe_of(self.visit.state, self.visit.bench)
+
+    def _link(self) -> str:
+        visit = self.visit
+        shared = next((b for b in visit.workshop.benches.values() if b.generator.fingerprint == visit.bench.generator.fingerprint), None)
+        if shared is None:
+            raise ValueError("this generator was dropped here and is not on the server: save the image instead of a link.")
+        return f"{self.origin}/?state={links.link_of(visit.state, visit.bench, shared)}"
+
+    def _command(self) -> str:
+        return links.as_command(self._recipe(), self.visit.bench, self.visit.state)
+
+    def _python(self) -> str:
+        return links.as_python(self._recipe())
+
+    def _json(self) -> str:
+        return json.dumps(json.loads(self._recipe().model_dump_json(exclude_defaults=True)), indent=1)
+
+    origin = ""
+
+    # -------------------------------------------------------------- as files
+
+    def _save_image(self) -> None:
+        self._keep(functools.partial(image_file, self.visit.state, self.visit.bench), f"seed-{self.visit.state.seed}.png")
+
+    def _save_strip(self) -> None:
+        state, bench = self.visit.state, self.visit.bench
+        if not state.amounts:
+            return self.visit.complain("a strip sweeps the knob that was turned last: turn one first.")
+        self._keep(functools.partial(strip_file, state, bench), f"strip-{list(state.amounts)[-1]}.png".replace(" ", "-"))
+
+    def _save_film(self, kind: str) -> None:
+        states = [state for _, state in self.visit.history.steps[: self.visit.history.at + 1]]
+        self._keep(functools.partial(film_file, states, self.visit.bench, kind), f"way.{kind}")
+
+    def _save_controls(self) -> None:
+        state, straight = self.visit.state, self.visit.bench.straight
+        used = list(dict.fromkeys([*state.amounts, *state.locks]))
+        if straight is None or not set(used) <= {knob.name for knob in straight.knobs}:
+            return self.visit.complain("curved controls are saved by the command that fitted them.")
+        self._keep(lambda: store.control_bytes(straight[used] if used else straight), "controls.safetensors")
+
+    def _batch(self) -> None:
+        first, count = self.first.value, self.count.value
+        if first is None or count is None or not 1 <= count <= limits.SEEDS or not 0 <= first < 2**53:
+            return self.visit.complain(f"a batch has 1 to {limits.SEEDS} seeds from 0 on, got {count} from {first}.")
+        seeds = list(range(int(first), int(first) + int(count)))
+        self.said.set_text(f"applying to {len(seeds)} seeds …")
+        self._keep(functools.partial(batch_file, self.visit.state, self.visit.bench, seeds), "batch.zip")
+
+    def _keep(self, make, name: str) -> None:  # type: ignore[no-untyped-def]
+        with self.upload.client:
+            self._work.ask(make, lambda content: self._kept(content, name))
+
+    def _kept(self, content: bytes, name: str) -> None:
+        with self.upload.client:
+            ui.download(content, name)
+        self.said.set_text(f"saved {name}, {len(content) / 1000:.0f} kB")
+
+    # -------------------------------------------------------------- what is dropped
+
+    async def _dropped(self, event: events.UploadEventArguments) -> None:
+        content = await event.file.read()
+        self.upload.reset()
+        self._work.ask(functools.partial(opened, content, self.visit.bench), self._opened)
+
+    def _opened(self, found: tuple[str, State | None, Bench]) -> None:
+        what, state, bench = found
+        with self.upload.client:
+            self.visit.put_on(bench, state, what)
+        self.said.set_text(what)
+
+
+def image_file(state: State, bench: Bench) -> bytes:
+    """The PNG of a state, byte for byte that of ``steer apply --recipe``."""
+    one = session.recipe_of(state, bench)
+    return render.png(recipe.draw(one, bench.generator), recipe=one.model_dump_json(exclude_defaults=True))
+
+
+def strip_file(state: State, bench: Bench) -> bytes:
+    """The knob that was turned last, swept over its range, the others as they are."""
+    name = list(state.amounts)[-1]
+    knob = bench.knobs[name]
+    amounts = tuple(knob.low + (knob.high - knob.low) * i / (STRIP - 1) for i in range(STRIP))
+    rest = replace(state, amounts={key: value for key, value in state.amounts.items() if key != name})
+    one = session.recipe_of(rest, bench)
+    used = tuple(dict.fromkeys([*rest.amounts, name]))
+    straight = bench.straight
+    if straight is not None and set(used) <= {k.name for k in straight.knobs}:
+        turn = recipe.turn(straight, amounts=rest.amounts, hold=tuple(lock for lock in state.locks if lock != name), swept=[name])
+    else:
+        turn = recipe.turn(bench.control(used, state.locks), amounts=rest.amounts, swept=[name])
+    one = one.model_copy(update={"turn": turn, "sweep": Sweep(knob=name, amounts=amounts)})
+    return render.png(recipe.draw(one, bench.generator), recipe=one.model_dump_json(exclude_defaults=True))
+
+
+def film_file(states: list[State], bench: Bench, kind: str, *, between: int = 8) -> bytes:
+    """The way through some states as a GIF or an MP4: latents are interpolated where two steps have the same seed."""
+    from PIL import Image
+
+    points = [session.latents(state, bench) for state in states[-24:]]
+    frames = []
+    for a, b in pairwise(points):
+        shares = [i / between for i in range(between)]
+        frames += [a.at(a.values + share * (b.values - a.values)) for share in shares]
+    frames.append(points[-1])
+    images = [session.pixels(point, bench)[0] for point in frames]
+    side = max(1, 256 // images[0].shape[0])
+    shown = [Image.fromarray(image).resize((image.shape[1] * side, image.shape[0] * side), Image.Resampling.BICUBIC) for image in images]
+    buffer = io.BytesIO()
+    if kind == "gif":
+        shown[0].save(buffer, format="GIF", save_all=True, append_images=shown[1:], duration=60, loop=0)
+        return buffer.getvalue()
+    try:
+        import av
+    except ImportError:
+        raise ValueError("videos need the package av: pip install av. A GIF needs nothing.") from None
+    return _mp4(av, shown)
+
+
+def _mp4(av, shown) -> bytes:  # type: ignore[no-untyped-def]
+    buffer = io.BytesIO()
+    with av.open(buffer, mode="w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=24, options={"crf": "18"})
+        stream.width, stream.height, stream.pix_fmt = shown[0].width // 2 * 2, shown[0].height // 2 * 2, "yuv420p"
+        for picture in shown:
+            container.mux(stream.encode(av.VideoFrame.from_image(picture)))
+        container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+def batch_file(state: State, bench: Bench, seeds: list[int]) -> bytes:
+    """A zip of the contact sheet, which carries the recipe, and the measured values of every seed as CSV."""
+    one = session.recipe_of(state, bench, seeds)
+    sheet = render.png(recipe.draw(one, bench.generator), recipe=one.model_dump_json(exclude_defaults=True))
+    seen = session.look(one, bench, measured=True)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in (("sheet.png", sheet), ("measured.csv", pictures.csv_text(seeds, seen.before, seen.after).encode())):
+            archive.writestr(zipfile.ZipInfo(name), content)
+        archive.writestr(zipfile.ZipInfo("units.json"), json.dumps(bench.columns, indent=1))
+    return buffer.getvalue()
+
+
+def opened(content: bytes, bench: Bench) -> tuple[str, State | None, Bench]:
+    """What was dropped: a picture's or a JSON's recipe, a control, or a generator. Decided by content; nothing is unpickled.
+
+    Raises:
+        ValueError: anything else, or something damaged; one line.
+    """
+    with tempfile.TemporaryDirectory(prefix="studio-") as folder:
+        path = Path(folder) / "what-was-dropped"  # a name of ours: the client's is never used
+        path.write_bytes(content)
+        try:
+            return _opened(path, content, bench)
+        except ValueError as error:
+            raise ValueError(str(error).replace(str(path), "what was dropped")) from None
+
+
+def _opened(path: Path, content: bytes, bench: Bench) -> tuple[str, State | None, Bench]:
+    from steerable import files
+
+    kind = files.sniff(path)
+    if kind in ("a PNG image", "text"):
+        if len(content) > limits.BODY:
+            raise ValueError(f"a picture or a recipe has at most {limits.BODY // 2**20} MB, this one has {len(content) / 2**20:.1f}.")
+        one = limits.bounded(recipe.read(path), bench) if kind == "text" else limits.bounded(_of_picture(path), bench)
+        state, bench = session.state_of(one, bench)
+        return f"recipe of seed {state.seed}", state, bench
+    if kind != "a safetensors file":
+        raise ValueError(f"what was dropped is {kind}; expected a PNG with a recipe, or a control or generator as safetensors.")
+    described = store.described(path)
+    if described.get("kind") in store.CONTROLS:
+        control = store.load_control(path, generator=bench.generator)
+        group = f"dropped {'directions' if isinstance(control, Directions) else 'walks'}"
+        bench, names = session.adopted(bench, control, group)
+        return f"{len(names)} knobs opened", None, bench
+    generator = store.load_generator_file(path)
+    return f"generator {generator.name}", State(), bench_of(generator, generator.name)
+
+
+def _of_picture(path: Path) -> Recipe:
+    """The recipe in a picture that is no larger than the studio draws."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        if picture.width * picture.height > limits.PIXELS:
+            raise ValueError(f"a picture has at most {limits.PIXELS} pixels, this one is {picture.width} × {picture.height}.")
+    return recipe.read(path)
