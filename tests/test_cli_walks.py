@@ -1,4 +1,4 @@
-"""Walks at the command line: what they are fitted to, panels, films, and each mistake's one line. A DCGAN of 16 pixels stands in for a face."""
+"""Walks at the command line: what they are fitted to, panels, films, each mistake's one line. On a DCGAN of 16 pixels."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_curved_walks_are_a_chain_and_a_single_one_is_a_walk(steer, work):
 @pytest.mark.parametrize(("region", "name"), [("2,3,9,12", "box-red"), ("Left_eye.png", "left-eye-red")])
 def test_a_region_names_the_knobs(region, name, steer, work):
     control = fitted(steer, work, name, "colour", f"--within {region}")
-    assert [knob.name for knob in control.knobs][0] == name and len(control.knobs) == 3
+    assert control.knobs[0].name == name and len(control.knobs) == 3
 
 
 def test_the_person_may_be_the_region_and_the_look_the_loss(steer, work):

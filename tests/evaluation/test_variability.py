@@ -60,7 +60,7 @@ def source(rates=(0.02, 0.04, 0.06, 0.08, 0.1), n=200) -> ImageSource:
 
 
 def test_classes_that_vary_more_are_moved_further_and_the_line_says_by_how_much():
-    """The level of class k moves by ``rate[k]`` for a distance of 2 between its ends, half of that on [0, 1]; its spread is half its rate."""
+    """The level of class k moves by ``rate[k]`` from end to end, half of that on [0, 1]; its spread is half its rate."""
     result = variability(Greys(), WALK, BRIGHTNESS, sigma=source(), amount=1.0, n=8)
     assert result.delta_mu.tolist() == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1], rel=1e-4)
     assert result.sigma.tolist() == pytest.approx([0.01, 0.02, 0.03, 0.04, 0.05], rel=0.15)

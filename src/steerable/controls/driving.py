@@ -7,7 +7,7 @@ images; here it is made once, where the drive begins, and kept current instead:
     along the step just taken, from the images that were made anyway           J <- J + (df - J s) s' / s's    (Broyden)
 
 with Q orthonormal and the Gram matrices updated by the same low rank. Every step goes along the direction that is free here and nearest to
-the last one (``rayleigh.continued``), takes drift back by Gauss-Newton corrections, and is halved while a held feature has drifted more than
+the last one (``rayleigh.continued``), takes drift back by Gauss-Newton corrections, is halved while a held feature has drifted more than
 its tolerance from where the drive *began*. ``trajectory`` walks many latents to an amount.
 
 Sources: Rayleigh EigenDirections, ECCV 2022, arXiv 2201.10423; Broyden, "A class of methods for solving nonlinear simultaneous

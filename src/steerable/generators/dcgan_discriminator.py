@@ -2,7 +2,8 @@
 
 It has no batch norm. Rows then do not see each other, so that real, generated and steered images can go through in one batch without
 sharing statistics, and the gradient penalty is that of each image alone. Where variety is at stake, ``compared`` rows may see how much they
-differ from each other (Karras et al., "Progressive growing of GANs", ICLR 2018, section 3). ``dcgan`` has the generator; ``training`` the losses.
+differ from each other (Karras et al., "Progressive growing of GANs", ICLR 2018, section 3).
+``dcgan`` has the generator; ``training`` the losses.
 
 Sources: Radford, Metz & Chintala, "Unsupervised representation learning with deep convolutional generative adversarial networks", ICLR
 2016; for the class as one more linear score Miyato & Koyama, "cGANs with projection discriminator", ICLR 2018, eq. 5.

@@ -93,7 +93,7 @@ def accuracy(network: DigitNetwork, images: Images, labels: Tensor) -> float:
 
 
 def distorted(images: Images, rng: torch.Generator) -> Images:
-    """Each picture sheared by up to 0.45, turned by 8 degrees, scaled by 15 %, shifted by 2 of 32 pixels, its strokes thicker or thinner."""
+    """Each picture sheared by up to 0.45, turned by 8 degrees, scaled by 15 %, shifted by 2 pixels of 32, thicker or thinner."""
     n = len(images)
 
     def uniform(reach: float) -> Tensor:

@@ -173,7 +173,7 @@ def calibrated(
     name = contrast.feature.name
     if len(images) < 16 or not 0 < near_percentile < 100 or not 0 < far_percentile < 100:
         raise ValueError(
-            f"thresholds take 16 real pictures or more and percentiles between 0 and 100; got {len(images)}, {near_percentile:g}, {far_percentile:g}."
+            f"thresholds take 16 real pictures or more, percentiles 0 to 100; got {len(images)}, {near_percentile:g}, {far_percentile:g}."
         )
     values = torch.cat([contrast.read(part.to(device or part.device)) for part in images.split(250)])
     if values.ndim != 2 or len(values) != len(images):
