@@ -1,0 +1,140 @@
+"""The studio as its visitors meet it: a server in a process of its own, and the machine's Chromium, headless.
+
+A worker of the tests starts one server, when a test first asks for it. Playwright keeps an event loop in the thread that it is used in, so a
+browser lives as long as one file of tests and no longer. Pictures of pages go to the folder named by STEERABLE_ARTEFACTS, by default
+``artefacts``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+QUIET = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+PATIENCE = 120.0  # seconds until the server answers, on a machine that does much else
+SHOWN = ".big img[src]"  # the steered picture, once there is one
+
+
+@dataclass(frozen=True)
+class Served:
+    """A studio that answers."""
+
+    url: str
+    process: int
+
+
+@pytest.fixture(scope="session")
+def studio(tmp_path_factory) -> Iterator[Served]:
+    """``steer studio`` with faces64 and its shipped controls, on a free port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    said = tmp_path_factory.mktemp("studio") / "said.txt"
+    start = [sys.executable, "-c", "from steerable.cli import main; main()", "studio", "--port", str(port)]
+    with said.open("wb") as out:
+        process = subprocess.Popen(start, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    try:
+        address, until = f"http://127.0.0.1:{port}", time.monotonic() + PATIENCE
+        while not _answers(f"{address}/api/health"):
+            if process.poll() is not None or time.monotonic() > until:
+                pytest.fail(f"the studio did not start:\n{said.read_text()}")
+            time.sleep(0.1)
+        yield Served(address, process.pid)
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The Chromium of this machine."""
+    found = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip("no Chromium here: these tests drive the page in a browser. On Debian: apt-get install chromium.")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=list(QUIET))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visitor(browser, studio) -> Iterator[Callable[..., Page]]:
+    """Opens the page for one more visitor, who shares nothing with the others: ``visitor()``, ``visitor("/?state=...", width=390)``.
+
+    The page is returned when it shows its picture. What its own scripts threw makes the test fail.
+    """
+    contexts, thrown = [], []
+
+    def opened(path: str = "/", *, width: int = 1440, height: int = 900, dark: bool = False, shown: bool = True) -> Page:
+        context = browser.new_context(
+            viewport={"width": width, "height": height},
+            color_scheme="dark" if dark else "light",
+            permissions=["clipboard-read", "clipboard-write"],
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(30_000)
+        page.on("pageerror", lambda error: thrown.append(str(error)))
+        page.goto(path if path.startswith("http") else studio.url + path)
+        if shown:
+            expect(page.locator(SHOWN).first).to_have_attribute("src", re.compile("^(data:|/)"), timeout=30_000)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert not thrown
+
+
+@pytest.fixture
+def page(visitor) -> Page:
+    """The page of one visitor."""
+    return visitor()
+
+
+@pytest.fixture
+def shot(project) -> Callable[[Page, str], Path]:
+    """``shot(page, "lock")`` keeps a picture of a page, for somebody to look at."""
+
+    def kept(page: Page, name: str, *, whole: bool = False) -> Path:
+        path = Path(os.environ.get("STEERABLE_ARTEFACTS", project / "artefacts")) / f"studio-{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=path, full_page=whole)
+        return path
+
+    return kept
