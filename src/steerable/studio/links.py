@@ -10,7 +10,7 @@ import base64
 import hashlib
 import json
 import zlib
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -36,7 +36,8 @@ class Link(BaseModel):
     label: int | None = Field(None, ge=0, lt=2**31)
     amounts: dict[str, Finite] = Field({}, max_length=256)
     locks: tuple[str, ...] = Field((), max_length=256)
-    box: tuple[Pixel, Pixel, Pixel, Pixel] | None = None
+    boxes: tuple[tuple[Pixel, Pixel, Pixel, Pixel], ...] = Field((), max_length=16)
+    region: Literal["", "person", "background"] = ""
     offset: str = Field("", max_length=4_000_000)
     sums: dict[str, str] = Field({}, max_length=512)
     carried: Annotated[str, Field(max_length=4_000_000)] = ""
@@ -67,7 +68,8 @@ def link_of(state: State, bench: Bench, shared: Bench) -> str:
         label=state.label,
         amounts=dict(state.amounts),
         locks=state.locks,
-        box=state.box,
+        boxes=state.boxes,
+        region=state.region,  # type: ignore[arg-type]
         offset=state.offset,
         sums={name: checksum(bench, name) for name in used if name not in own},
         carried=carried,
@@ -120,7 +122,7 @@ def restored(text: str, bench: Bench) -> tuple[State, Bench]:
             raise ValueError(f'this link cannot be restored: its "{name[:60]}" is another one than this page\'s; it was fitted anew since.')
     amounts = {names.get(name, name): value for name, value in one.amounts.items()}
     locks = tuple(names.get(name, name) for name in one.locks)
-    return State(one.seed, one.psi, one.label, amounts, locks, one.box, one.offset), bench
+    return State(one.seed, one.psi, one.label, amounts, locks, one.boxes, one.region, one.offset), bench
 
 
 def checksum(bench: Bench, name: str) -> str:

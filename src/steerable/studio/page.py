@@ -11,7 +11,7 @@ from pathlib import Path
 from nicegui import ui
 from nicegui.events import KeyEventArguments
 
-from steerable.studio import knobs, links, making, people, readings, sharing, stage
+from steerable.studio import driving, knobs, links, making, people, readings, sharing, stage
 from steerable.studio.session import Bench, State
 from steerable.studio.visit import Visit
 from steerable.studio.workshop import Workshop
@@ -45,7 +45,7 @@ def build(workshop: Workshop, asked: str | None = None, *, origin: str = "") -> 
         ui.button(icon="brightness_6", on_click=lambda: dark.set_value(not dark.value)).props('flat dense round aria-label="light or dark"')
     with ui.element("main").classes("studio"):
         with ui.column().classes("gap-3 no-wrap"):
-            shown = stage.Stage(visit)
+            stage.Stage(visit)
             people.People(visit)
         knobs.Rows(visit)
         with ui.column().classes("gap-3 no-wrap side"), ui.element("section").classes("pane column").props('aria-label="Tools"'):
@@ -55,7 +55,7 @@ def build(workshop: Workshop, asked: str | None = None, *, origin: str = "") -> 
                 with ui.tab_panel(names[0]):
                     readings.Readings(visit)
                 with ui.tab_panel(names[1]):
-                    ui.label("soon")
+                    driving.Driving(visit)
                 with ui.tab_panel(names[2]):
                     sharing.Sharing(visit).origin = origin
                 with ui.tab_panel(names[3]):
@@ -63,7 +63,6 @@ def build(workshop: Workshop, asked: str | None = None, *, origin: str = "") -> 
     tabs.on_value_change(lambda event: maker.open() if event.value == "Make" else None)
     chooser.on_value_change(lambda event: visit.put_on(workshop.benches[event.value], None, f"open {event.value}"))
     ui.keyboard(on_key=lambda event: _key(visit, event))
-    del shown
     visit.show(visit.state)
     visit.tell("history")
     if trouble:

@@ -8,12 +8,28 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from steerable.studio.session import Pixels
+from steerable import render
+from steerable.protocols import Images, Latents
+from steerable.studio.session import Corners, Pixels, State
 
 EXACT = 128 * 128  # pixels up to which PNG costs less than a frame
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """A state, where it led, and what it looks like as an address that an <img> shows."""
+
+    state: State
+    point: Latents
+    url: str
+
+
+def frame(state: State, point: Latents, images: Images) -> Frame:
+    return Frame(state, point, data_url(render.to_uint8(images)[0], exact=False))
 
 
 def data_url(image: Pixels, *, exact: bool = True) -> str:
@@ -41,44 +57,50 @@ def thumbnail(image: Pixels, *, side: int = 64) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def box_svg(box: tuple[int, int, int, int] | None) -> str:
-    """The held box as an overlay in pixels of the image."""
-    if box is None:
-        return ""
-    top, left, bottom, right = box
-    place = f'x="{left}" y="{top}" width="{right - left}" height="{bottom - top}"'
-    return (
-        f'<rect {place} fill="none" stroke="#ffffff" stroke-width="1.2" stroke-opacity="0.9"/>'
-        f'<rect {place} fill="none" stroke="#1d4ed8" stroke-width="0.6" stroke-dasharray="2 1.2"/>'
-    )
+def box_svg(boxes: Sequence[Corners]) -> str:
+    """The held boxes as an overlay in pixels of the image: a light line under a dashed dark one shows on any picture."""
+    parts = []
+    for top, left, bottom, right in boxes:
+        place = f'x="{left}" y="{top}" width="{right - left}" height="{bottom - top}" fill="none" vector-effect="non-scaling-stroke"'
+        parts.append(f'<rect {place} stroke="#fff" stroke-width="4" stroke-opacity=".85"/>')
+        parts.append(f'<rect {place} stroke="#1d4ed8" stroke-width="2" stroke-dasharray="7 4"/>')
+    return "".join(parts)
 
 
-def ledger_svg(rows: Sequence[tuple[float, float]], *, words: tuple[str, str] = ("moved", "held")) -> str:
-    """A path so far: what moved and what was held, step by step, as two lines with their last values written beside them."""
-    width, height, left, top = 300, 96, 8, 18
-    if len(rows) < 2:
-        return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="no steps yet"></svg>'
-    most = max(max(row) for row in rows) or 1.0
-    across, down = width - left - 74, height - top - 16
+def ledger_svg(rows: Sequence[tuple[float, float]], tolerance: float) -> str:
+    """A drive so far: what moved and the largest drift of what is held, step by step, with the last values written beside the lines.
+
+    Args:
+        rows: (moved, held) in population deviations, the start first.
+        tolerance: drift that is allowed; a thin line.
+    """
+    width, height, left, top = 320, 110, 8, 20
+    most = max([2 * tolerance, *(max(row) for row in rows)])
+    across, down = width - left - 84, height - top - 16
+
+    def at(value: float) -> float:
+        return top + down * (1 - value / most)
 
     def line(column: int) -> str:
-        points = (f"{left + across * i / (len(rows) - 1):.1f},{top + down * (1 - row[column] / most):.1f}" for i, row in enumerate(rows))
-        return " ".join(points)
+        return " ".join(f"{left + across * i / max(len(rows) - 1, 1):.1f},{at(row[column]):.1f}" for i, row in enumerate(rows))
 
-    ends = [top + down * (1 - rows[-1][column] / most) for column in (0, 1)]
+    last = rows[-1] if rows else (0.0, 0.0)
+    ends = [at(value) for value in last]
     if abs(ends[0] - ends[1]) < 12:
-        ends = [min(ends) - 2, min(ends) + 11] if ends[0] <= ends[1] else [min(ends) + 11, min(ends) - 2]
+        ends = [min(ends) - 10, max(ends) + 2] if last[0] >= last[1] else [max(ends) + 2, min(ends) - 10]
+    broken = last[1] > tolerance * 1.001
     parts = [
-        f'<text x="{left}" y="11" class="ledger-title">root-mean-square change of pixels, n = {len(rows) - 1} steps</text>',
+        f'<text x="{left}" y="11" class="ledger-title">change since the start, in population deviations</text>',
         f'<line x1="{left}" y1="{top + down}" x2="{left + across}" y2="{top + down}" class="ledger-axis"/>',
+        f'<line x1="{left}" y1="{at(tolerance):.1f}" x2="{left + across}" y2="{at(tolerance):.1f}" class="ledger-limit"/>',
         f'<text x="{left}" y="{height - 3}" class="ledger-title">start</text>',
-        f'<text x="{left + across}" y="{height - 3}" text-anchor="end" class="ledger-title">now</text>',
+        f'<text x="{left + across}" y="{height - 3}" text-anchor="end" class="ledger-title">step {max(len(rows) - 1, 0)}</text>',
     ]
-    for column, name in enumerate(("ledger-moved", "ledger-held")):
-        label = f"{words[column]} {rows[-1][column]:.3f}"
-        parts.append(f'<polyline points="{line(column)}" class="{name}"/>')
-        parts.append(f'<text x="{left + across + 5}" y="{ends[column] + 4:.1f}" class="{name}-text">{label}</text>')
-    told = f"{words[0]} {rows[-1][0]:.3f}, {words[1]} {rows[-1][1]:.3f} after {len(rows) - 1} steps"
+    for column, (name, word) in enumerate((("moved", "moved"), ("broken" if broken else "held", "held"))):
+        parts.append(f'<polyline points="{line(column)}" class="ledger-line ledger-{name}"/>')
+        label = f"{word} {number(last[column], 2)}"
+        parts.append(f'<text x="{left + across + 6}" y="{ends[column] + 4:.1f}" class="ledger-word ledger-{name}">{label}</text>')
+    told = f"moved {number(last[0], 2)}, held {number(last[1], 2)} of {number(tolerance, 2)} allowed, after {max(len(rows) - 1, 0)} steps"
     return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{told}">{"".join(parts)}</svg>'
 
 

@@ -29,6 +29,8 @@ from steerable.recipe import Recipe
 
 STEPS = 200  # of history that are kept
 Pixels = UInt8[np.ndarray, "h w 3"]
+Corners = tuple[int, int, int, int]  # top, left, bottom, right in pixels
+REGIONS = ("person", "background")
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,8 +110,9 @@ class State:
 
     Attributes:
         amounts: of the knobs that are not neutral, by name, in the order they were first turned.
-        locks: attributes that no other knob may move.
-        box: held while driving: top, left, bottom, right in pixels.
+        locks: attributes that nothing else may move: straight knobs are freed of those that have an axis, driving and trajectories hold all.
+        boxes: held while driving, each top, left, bottom, right in pixels.
+        region: held while driving besides: "person", "background" or "" for neither.
         offset: where driving has led: float32 numbers in base64, added to the latent after the knobs; "" for nowhere.
     """
 
@@ -118,7 +121,8 @@ class State:
     label: int | None = None
     amounts: Mapping[str, float] = field(default_factory=dict)
     locks: tuple[str, ...] = ()
-    box: tuple[int, int, int, int] | None = None
+    boxes: tuple[Corners, ...] = ()
+    region: str = ""
     offset: str = ""
 
     def turned(self, name: str, amount: float, *, neutral: float = 0.0) -> State:
@@ -234,8 +238,8 @@ def state_of(one: Recipe, bench: Bench) -> tuple[State, Bench]:
         raise ValueError(
             f"this recipe ends in {end.space.name}, this page steers in {begun.space.name}: open it with steer apply --recipe."
         )
-    box = one.drive.box if one.drive else None
-    return replace(state, box=box, offset=offset_of(end.values[0] - begun.values[0])), bench
+    boxes = (one.drive.box,) if one.drive else ()
+    return replace(state, boxes=boxes, offset=offset_of(end.values[0] - begun.values[0])), bench
 
 
 def adopted(bench: Bench, control: Control, group: str) -> tuple[Bench, dict[str, str]]:

@@ -11,6 +11,8 @@ from nicegui.events import MouseEventArguments
 from steerable.studio import pictures, session
 from steerable.studio.visit import Visit
 
+MOST = 16  # boxes
+HAND = ["pointerdown", "pointermove", "pointerup", "pointerleave"]
 SYNTHETIC = "Synthetic image: made by a generator; it shows nobody."
 
 
@@ -19,14 +21,12 @@ class Stage:
 
     def __init__(self, visit: Visit) -> None:
         self.visit = visit
-        self.drawing, self.corner = False, None
+        self.corner: tuple[float, float] | None = None
         self._extra = visit.latest()
         with ui.element("section").classes("pane column stage").props('aria-label="Picture"'):
             with ui.row().classes("w-full no-wrap items-start gap-2 showing"):
-                with ui.element("div").classes("big") as self.frame:
-                    self.image = ui.interactive_image(
-                        content="", on_mouse=self._mouse, events=["mousedown", "mousemove", "mouseup"], sanitize=False
-                    ).classes("w-full")
+                with ui.element("div").classes("big").props('tabindex=0 role="group" aria-label="picture"') as self.frame:
+                    self.image = ui.interactive_image(content="", on_mouse=self._mouse, events=[], sanitize=False).classes("w-full")
                     self.image.props('alt="the steered picture" role="img"')
                     self.wipe = ui.element("img").classes("wipe").props('alt=""').style("clip-path: inset(0 100% 0 0); width:100%")
                 with ui.column().classes("beside"):
@@ -47,6 +47,8 @@ class Stage:
             ui.html("<h2>History</h2>", sanitize=False)
             self.steps = ui.element("div").classes("steps").props('aria-label="history"')
         self.urls: dict[int, str] = {}
+        visit.picture = self.frame
+        visit.on("draw", self._drawing)
         visit.on("frame", self._framed)
         visit.on("history", self._history)
         visit.on("seed", self._begin)
@@ -102,25 +104,25 @@ class Stage:
 
     # -------------------------------------------------------------- the held box
 
-    def draw_boxes(self, on: bool) -> None:
-        """Whether the hand draws a box to hold."""
-        self.drawing, self.corner = on, None
-        self.frame.classes(**{"add" if on else "remove": "drawing"})
+    def _drawing(self) -> None:
+        self.corner = None
+        self.frame.classes(**{"add" if self.visit.drawing else "remove": "drawing"})
+        self.image.props["events"] = HAND if self.visit.drawing else []
 
     def _mouse(self, event: MouseEventArguments) -> None:
-        if not self.drawing:
+        if not self.visit.drawing:
             return
         x, y = event.image_x, event.image_y
-        if event.type == "mousedown":
+        if event.type == "pointerdown":
             self.corner = (x, y)
-        elif event.type in ("mousemove", "mouseup") and self.corner is not None:
-            box = self.box_of(self.corner, (x, y))
-            if event.type == "mousemove":
-                self.image.set_content(pictures.box_svg(box))
+        elif self.corner is not None:
+            box, boxes = self.box_of(self.corner, (x, y)), self.visit.state.boxes
+            if event.type == "pointermove":
+                self.image.set_content(pictures.box_svg((*boxes, box) if box else boxes))
                 return
             self.corner = None
-            if box is not None:
-                self.visit.keep("hold a box", replace(self.visit.state, box=box))
+            if box is not None and len(boxes) < MOST:
+                self.visit.keep(f"hold box {len(boxes) + 1}", replace(self.visit.state, boxes=(*boxes, box)))
             self._boxed()
 
     def box_of(self, one: tuple[float, float], two: tuple[float, float]) -> tuple[int, int, int, int] | None:
@@ -132,7 +134,7 @@ class Stage:
         return None if right - left < 3 or bottom - top < 3 or whole else (top, left, bottom, right)
 
     def _boxed(self) -> None:
-        svg = pictures.box_svg(self.visit.state.box)
+        svg = pictures.box_svg(self.visit.state.boxes)
         if self.image.content != svg and self.corner is None:
             self.image.set_content(svg)
 

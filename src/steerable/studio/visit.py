@@ -12,25 +12,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from nicegui import ui
+
 from steerable.fitting.calibrate import coordinates
-from steerable.protocols import Latents
 from steerable.studio import pictures, session
+from steerable.studio.pictures import Frame
 from steerable.studio.scheduling import Latest
-from steerable.studio.session import Bench, History, Leak, Pixels, State
+from steerable.studio.session import Bench, History, Leak, State
 from steerable.studio.workshop import Workshop
 
 STRIP = 12  # way-points of the filmstrip
 MEASURE_EVERY = 0.2  # seconds between two measurements while a hand moves
-
-
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """A state, where it led and what it looks like."""
-
-    state: State
-    point: Latents
-    pixels: Pixels
-    url: str
 
 
 @dataclass(frozen=True)
@@ -50,6 +42,8 @@ class Visit:
     Attributes:
         bench: the visitor's own: the shared one until something is made or uploaded.
         frame, measured: the newest that arrived; None before the first.
+        drawing: whether the hand draws boxes on the picture.
+        picture: the element that shows it, once there is one.
     """
 
     def __init__(self, workshop: Workshop, bench: Bench, state: State | None = None) -> None:
@@ -61,6 +55,8 @@ class Visit:
         self.tolerances: dict[str, float] = {}
         self.film: list[tuple[State, str]] = []
         self.shown = 0
+        self.drawing = False
+        self.picture: ui.element | None = None
         self._listeners: dict[str, list[Callable[..., None]]] = defaultdict(list)
         self._frames = Latest(workshop.pool, self.complain)
         self._measures = Latest(workshop.pool, self.complain, pause=MEASURE_EVERY)
@@ -69,7 +65,7 @@ class Visit:
     # -------------------------------------------------------------- who is told
 
     def on(self, event: str, listener: Callable[..., None]) -> None:
-        """``state``, ``frame``, ``measured``, ``history``, ``seed``, ``bench``, ``trouble``: call this when there is a new one."""
+        """``state``, ``frame``, ``measured``, ``history``, ``seed``, ``bench``, ``draw``, ``trouble``: call this when there is a new one."""
         self._listeners[event].append(listener)
 
     def tell(self, event: str, *arguments: Any) -> None:
@@ -95,6 +91,11 @@ class Visit:
         self.film.clear()
         self.frame = self.measured = None
         self.history = History.begun(State())
+
+    def draw(self, on: bool) -> None:
+        """Whether the hand draws boxes to hold."""
+        self.drawing = on
+        self.tell("draw")
 
     # -------------------------------------------------------------- what is shown
 
@@ -146,8 +147,13 @@ class Visit:
     @staticmethod
     def _drawn(state: State, bench: Bench) -> Frame:
         point = session.latents(state, bench)
-        pixels = session.pixels(point, bench)[0]
-        return Frame(state, point, pixels, pictures.data_url(pixels, exact=False))
+        return Frame(state, point, pictures.data_url(session.pixels(point, bench)[0], exact=False))
+
+    def arrive(self, frame: Frame) -> None:
+        """Show a frame that was made elsewhere: a step of a drive."""
+        self.state = frame.state
+        self.tell("state")
+        self._framed(frame)
 
     def _framed(self, frame: Frame) -> None:
         self.frame = frame
@@ -157,8 +163,8 @@ class Visit:
 
     def _judged(self, frame: Frame, bench: Bench) -> Measured:
         now = session.measure(frame.point, bench)
-        before = self._values(replace(frame.state.still(), locks=(), box=None), bench)
-        held = replace(frame.state.held_part(), locks=(), box=None)
+        before = self._values(replace(frame.state.still(), locks=(), boxes=(), region=""), bench)
+        held = replace(frame.state.held_part(), locks=(), boxes=(), region="")
         reference = self._values(held, bench) if frame.state.locks else {}
         straight, along = bench.straight, {}
         if straight is not None:
