@@ -19,7 +19,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "steerable"
 ROWS = (  # lowest first
     {"protocols", "checks", "progress", "sensitivity", "linear", "differences", "files", "shipped"},
     {"checkpoints", "generators", "features", "edits", "controls", "data", "sources"},
-    {"fitting", "training", "evaluation", "render", "sampling"},
+    {"fitting", "training", "evaluation", "render", "films", "sampling"},
     {"cards", "doctor", "foreign", "hub", "importing", "provenance", "recipe", "store", "zoo"},
     {"cli", "demo", "scenes", "report", "studio"},
 )
@@ -59,7 +59,7 @@ SIDEWAYS = {
 }
 BOTTOM = {"torch", "numpy", "jaxtyping", "safetensors", "steerable"}  # what the lowest row may import at all; rich only inside functions
 SLOW = {"kornia", "sklearn", "scipy", "matplotlib", "pyarrow", "pandas", "PIL", "torchmetrics", "typer", "rich", "jinja2", "pydantic"}
-SLOW |= {"huggingface_hub", "filelock", "accelerate", "tensorboard", "datasets"}
+SLOW |= {"av", "imageio", "huggingface_hub", "filelock", "accelerate", "tensorboard", "datasets"}
 EARLY = {"recipe.py": {"pydantic"}}  # recipes are pydantic's models; the package imports them when one is read or written
 NAMELESS = {"util", "utils", "common", "helper", "helpers", "base", "config", "core", "misc"}
 DRAWS = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial"}

@@ -15,6 +15,8 @@ from pathlib import Path
 _MAGIC = (
     (b"\x89PNG\r\n\x1a\n", "a PNG image"),
     (b"\xff\xd8\xff", "a JPEG image"),
+    (b"GIF87a", "a GIF image"),
+    (b"GIF89a", "a GIF image"),
     (b"PK\x03\x04", "a zip / torch file"),
     (b"PK\x05\x06", "a zip / torch file"),
     (b"PAR1", "a Parquet file"),
@@ -79,6 +81,8 @@ def sniff(path: str | os.PathLike[str]) -> str:
         for magic, words in _MAGIC:
             if head.startswith(magic):
                 return words
+        if head[4:8] == b"ftyp":
+            return "an MP4 film"
         if head[0] == 0x80 and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):  # PROTO and its version
             return "a pickle"
         length = int.from_bytes(head[:8], "little")
