@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 from toys import dcgan_file
 
-from steerable import store
+from steerable import recipe, store
 from steerable.cli import execute
 from steerable.controls.chain import Chain
 from steerable.controls.directions import Directions
@@ -165,3 +166,86 @@ def test_a_fit_that_diverges_keeps_the_last_good_state_under_another_name(refuse
     said = refused("fit walks brightness,own.py:BREAKING -g toy.safetensors --n 96 --out gone.safetensors")
     assert "the loss of breaking is nan after" in said and "The last good state is kept in gone-kept.safetensors" in said
     assert [knob.name for knob in store.load_control(work / "gone-kept.safetensors").knobs] == ["brightness", "breaking"]
+
+
+# ------------------------------------------------------------------ panels and films
+
+APPLY = "-g toy.safetensors --features pixels --seeds 0-1 --out applied"
+
+
+def film_of(path: Path) -> tuple[int, tuple[int, int], float]:
+    """Frames, size, pictures a second."""
+    import av
+
+    with av.open(str(path)) as container:
+        frames = [frame.to_image() for frame in container.decode(video=0)]
+        return len(frames), frames[0].size, float(container.streams.video[0].average_rate)
+
+
+def test_a_strip_by_the_name_of_a_knob_covers_its_range(steer, work):
+    control = fitted(steer, work, "alone", "brightness,zoom")
+    knobs = (replace(control.knobs[0], low=-0.1, high=0.3), control.knobs[1])
+    store.save_control(replace(control, knobs=knobs), work / "ranged.safetensors")
+    said = steer(f"apply ranged.safetensors --strip brightness {APPLY}")
+    swept = recipe.read(work / "applied" / "strip-brightness.png").sweep
+    assert swept.amounts == pytest.approx([-0.1, -0.2 / 3, -0.1 / 3, 0, 0.1, 0.2, 0.3]) and "at brightness" in said
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "gif"])
+def test_a_film_goes_through_its_keyframes_and_carries_its_recipe(suffix, steer, work):
+    fitted(steer, work, "alone", "brightness,zoom")
+    keyframes = "brightness=0;brightness=.2;zoom=.1"
+    said = steer(
+        f"apply alone.safetensors --video a.{suffix} --keyframes {keyframes} --seconds 0.5 --fps 10 --loop once --easing linear {APPLY}"
+    )
+    frames, _, rate = film_of(work / f"a.{suffix}")
+    assert (frames, rate) == (11, pytest.approx(10)) and "11 frames" in said
+    assert recipe.read(work / f"a.{suffix}").film.filled()[2] == {"brightness": 0.2, "zoom": 0.1}
+    steer(f"apply --recipe a.{suffix} --out again")
+    assert (work / "again" / f"a.{suffix}").read_bytes() == (work / f"a.{suffix}").read_bytes()
+
+
+@pytest.mark.parametrize("out", ["alone", "curved"])
+def test_straight_walks_and_chains_of_curved_ones_are_filmed_from_nothing_to_what_is_turned(out, steer, work):
+    fitted(steer, work, "alone", "brightness,zoom")
+    fitted(steer, work, "curved", "brightness,zoom", "--curved --steps 3")
+    steer(f"apply {out}.safetensors --turn brightness=.1 --video turned.gif --seconds 0.5 --fps 8 {APPLY}")
+    assert film_of(work / "turned.gif")[0] == 8  # four there, three back, and the end
+    assert recipe.read(work / "turned.gif").film.keyframes == ({"brightness": 0.0}, {"brightness": 0.1})
+
+
+def test_a_drive_is_filmed_on_its_way(steer, work):
+    steer("apply --hold-box 4,4,12,12 --rest 0.05 --video driven.gif --seconds 0.5 --fps 8 --loop once --seeds 0 "
+          "-g toy.safetensors --features pixels --out driven")  # fmt: skip
+    film = recipe.read(work / "driven.gif")
+    assert film.film.keyframes == ({"rest": 0.0}, {"rest": 0.05}) and film_of(work / "driven.gif")[0] == 5
+
+
+@pytest.mark.parametrize(
+    ("line", "parts"),
+    [
+        ("alone.safetensors --keyframes zoom=0", ["--keyframes are those of a film", "--video film.mp4"]),
+        ("alone.safetensors --turn zoom=.1 --video a.avi", ["written as .mp4 or .gif, got a.avi", "a.mp4"]),
+        ("alone.safetensors --video a.mp4 --keyframes zoom=1;zom=2", ['unknown knob "zom"', '"zoom"']),
+        ("alone.safetensors --video a.mp4 --keyframes zoom=1;;zoom=2", ['keyframe 2 of --keyframes, ""', "semicolon"]),
+        ("alone.safetensors --video a.mp4 --keyframes zoom=a", ['keyframe 1 of --keyframes, "zoom=a"']),
+        ("alone.safetensors --video a.mp4 --keyframes zoom=nan", ['"zoom=nan"']),
+        ("alone.safetensors --video a.mp4 --keyframes rest=1", ['"rest" in --keyframes', "--hold-box"]),
+        ("alone.safetensors --turn zoom=.1 --video a.mp4 --keyframes zoom=1", ['"zoom" stands in two of']),
+        ("alone.safetensors --turn zoom=.1 --video a.mp4 --easing bouncy", ['unknown easing "bouncy"']),
+        ("alone.safetensors --turn zoom=.1 --video a.mp4 --loop twice", ['unknown loop "twice"']),
+        ("alone.safetensors --turn zoom=.1 --video a.mp4 --seconds 0", ["more than 0 seconds"]),
+        ("alone.safetensors --turn zoom=.1 --video a.mp4 --seconds 2000", ["frames, at most 20000"]),
+        ("alone.safetensors --turn zoom=.1 --label 2", ["toy has no classes"]),
+        ("alone.safetensors --strip zom", ['unknown knob "zom"']),
+        ("alone.safetensors --strip zoom=1:2", ["--strip takes up to 100 amounts"]),
+        ("curved.safetensors --hold zoom --turn brightness=.1", ["--hold is for straight controls"]),
+        ("curved.safetensors --set brightness=.5", ["--set is for straight controls"]),
+        ("--recipe text.png --video a.mp4", ["--recipe makes a picture as it was"]),
+    ],
+)
+def test_a_film_that_cannot_be_made_is_refused_in_one_line(line, parts, refused, steer, work):
+    fitted(steer, work, "alone", "brightness,zoom")
+    fitted(steer, work, "curved", "brightness,zoom", "--curved --steps 3")
+    said = refused(f"apply {line} {APPLY}")
+    assert all(part in said for part in parts), said

@@ -65,7 +65,7 @@ class Pace:
             raise ValueError(f"a film has more than 0 seconds a stretch and 1 to 100 pictures a second, got {self.seconds} and {self.fps}.")
 
 
-def course(keyframes: Float[Tensor, "k *rest"], pace: Pace | None = None) -> Float[Tensor, "f *rest"]:
+def course(keyframes: Float[Tensor, "k ..."], pace: Pace | None = None) -> Float[Tensor, "f ..."]:
     """Every frame between the keyframes; each keyframe itself is one of them.
 
     Args:
@@ -102,11 +102,14 @@ def kind_of(path: str | os.PathLike[str]) -> str:
     """
     suffix = Path(path).suffix.lower().removeprefix(".")
     if suffix not in KINDS:
-        raise ValueError(f"a film is written as .mp4 or .gif, got {path}. Use {Path(path).with_suffix('.mp4') if Path(path).name else 'a.mp4'}.")
+        example = Path(path).with_suffix(".mp4") if Path(path).name else "film.mp4"
+        raise ValueError(f"a film is written as .mp4 or .gif, got {path}. Use {example}.")
     return suffix
 
 
-def write(path: str | os.PathLike[str], pictures: Iterable[PIL.Image.Image], pace: Pace | None = None, *, recipe: str | None = None) -> Path:
+def write(
+    path: str | os.PathLike[str], pictures: Iterable[PIL.Image.Image], pace: Pace | None = None, *, recipe: str | None = None
+) -> Path:
     """Write a film whole or not at all; an interrupt leaves what stood there before.
 
     Args:

@@ -1,7 +1,8 @@
-"""One serialised edit: the same in Python, on the command line and inside a PNG.
+"""One serialised edit: the same in Python, on the command line and inside a PNG or a film.
 
 A recipe names the generator by fingerprint and carries the directions that it turns, so that a picture brings everything that made it
-but the generator's weights. ``draw`` is a pure function from a recipe and its generator to a picture: the same bytes on the same machine.
+but the generator's weights. ``draw`` is a pure function from a recipe and its generator to a picture, ``write_film`` one to a film: the
+same bytes on the same machine.
 Seeds are steered one at a time, because sums over a batch may round differently from those over one row.
 """
 
@@ -9,22 +10,26 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from torch import Tensor
 
-from steerable import checks, files, progress, render, store, zoo
+from steerable import checks, files, films, progress, render, store, zoo
 from steerable.controls.controller import AlongAxis
 from steerable.controls.directions import Directions, amounts
+from steerable.controls.trajectory import Path as Course
 from steerable.controls.trajectory import Trajectory
+from steerable.edits import EDITS, measured_edit
 from steerable.features.network import select
 from steerable.features.pixels import Box, RegionPixels
 from steerable.generators.module import ModuleGenerator
-from steerable.protocols import Generator, Images, Latents
+from steerable.protocols import Control, Generator, Images, Knob, Latents
 from steerable.sampling import latents_of
 
 if TYPE_CHECKING:
@@ -33,6 +38,9 @@ if TYPE_CHECKING:
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Pixel = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+REST = "rest"  # in a film: the amount of the drive
+WALKS = ("walk", "curved walk", "joined", "chained")  # methods whose knobs are measured by reading their edit back
+WIDE = 6  # seeds side by side in a film, before a second row begins
 
 
 class Turn(BaseModel):
@@ -61,8 +69,40 @@ class Sweep(BaseModel):
     amounts: tuple[Finite, ...] = Field(min_length=1, max_length=100)
 
 
+class Film(BaseModel):
+    """Amounts at the keyframes of a film. What a keyframe does not name stays as it was, and is 0 before the first that does."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    keyframes: tuple[dict[str, Finite], ...] = Field(min_length=2, max_length=50, description='of knobs; "rest" is that of the drive')
+    seconds: float = Field(1.0, gt=0, le=3600, description="from one to the next")
+    fps: int = Field(24, ge=1, le=100)
+    easing: Literal["linear", "ease", "ease-in", "ease-out", "hold"] = "ease"
+    loop: Literal["once", "return", "boomerang"] = "once"
+
+    @property
+    def pace(self) -> films.Pace:
+        return films.Pace(self.seconds, self.fps, self.easing, self.loop)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for one in self.keyframes for name in one))
+
+    def filled(self) -> list[dict[str, float]]:
+        """Every keyframe with the amounts of all names."""
+        last, rows = dict.fromkeys(self.names, 0.0), []
+        for one in self.keyframes:
+            last = {**last, **one}
+            rows.append(last)
+        return rows
+
+    def frames(self) -> list[dict[str, float]]:
+        """The amounts of every frame."""
+        table = torch.tensor([[row[name] for name in self.names] for row in self.filled()], dtype=torch.float64)
+        return [dict(zip(self.names, row, strict=True)) for row in films.course(table, self.pace).tolist()]
+
+
 class Recipe(BaseModel):
-    """Generator, seeds and everything that was done to them, in the order turn, drive, offset, sweep."""
+    """Generator, seeds and everything that was done to them, in the order turn, drive, offset, and then a sweep or a film."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     version: Literal[1] = 1
@@ -77,6 +117,7 @@ class Recipe(BaseModel):
     drive: Drive | None = None
     offset: str | None = Field(default=None, max_length=4_000_000, description="where the studio was driven to: float32 in base64")
     sweep: Sweep | None = None
+    film: Film | None = None
     scale: int = Field(1, ge=1, le=32)
 
 
@@ -91,14 +132,14 @@ def parse(text: str, *, what: str) -> Recipe:
 
 
 def turn(
-    control: Directions,
+    control: Any,
     *,
     amounts: Mapping[str, float] | None = None,
     values: Mapping[str, float] | None = None,
     hold: Sequence[str] = (),
     swept: Sequence[str] = (),
 ) -> Turn:
-    """A turn that carries the knobs it uses (``swept`` ones too) and no others."""
+    """A turn that carries the knobs it uses (``swept`` ones too) and no others. Directions, walks and chains of them can be carried."""
     used: list[str] = list(dict.fromkeys([*(amounts or {}), *(values or {}), *hold, *swept]))
     small = control[used]
     small = replace(small, fit={"method": control.fit.get("method", "")})
@@ -107,26 +148,45 @@ def turn(
 
 
 def steer(recipe: Recipe, generator: Generator) -> list[Latents]:
-    """The steered latents of all seeds: one batch, or one for each amount of the sweep.
+    """The steered latents of all seeds: one batch, or one for each amount of the sweep or each keyframe of the film.
 
     Row i depends on seed i alone, to the last bit: the picture of one seed is the same from its own recipe and from that of many.
 
     Raises:
         ValueError: the generator is another one than the recipe's, or the recipe's control does not fit it.
     """
+    columns: list[dict[str, float]] = [{}]
+    if recipe.sweep is not None:
+        columns = [{recipe.sweep.knob: amount} for amount in recipe.sweep.amounts]
+    elif recipe.film is not None:
+        columns = recipe.film.filled()
+    return _steered(recipe, generator, columns)
+
+
+def _steered(recipe: Recipe, generator: Generator, columns: Sequence[Mapping[str, float]]) -> list[Latents]:
+    """All seeds at each of several sets of amounts, on top of what the recipe does to all of them."""
     if generator.fingerprint != recipe.fingerprint:
         raise ValueError(
             f"this recipe belongs to {recipe.generator} ({recipe.fingerprint[:4]}…), the generator is ({generator.fingerprint[:4]}…)."
         )
     generator = as_made(recipe, generator)
     control = None if recipe.turn is None else unpack(recipe.turn, generator)
-    if recipe.sweep is not None and control is None:
-        raise ValueError(f'this recipe sweeps "{recipe.sweep.knob}" but carries no control.')
+    _all_can_move(recipe, control, {name for column in columns for name in column})
     start = begin(recipe, generator, None if control is None else control.space.name)
     if recipe.turn is None and recipe.drive is None and recipe.offset is None:
-        return [start]
-    rows = [_one(recipe, generator, control, start[i : i + 1]) for i in progress.track(range(len(start)), "steering")]
+        return [start for _ in columns]
+    rows = [_one(recipe, generator, control, start[i : i + 1], columns) for i in progress.track(range(len(start)), "steering")]
     return [start.at(torch.cat([one.values for one in column])) for column in zip(*rows, strict=True)]
+
+
+def _all_can_move(recipe: Recipe, control: Control | None, names: set[str]) -> None:
+    if REST in names and recipe.drive is None:
+        raise ValueError(f'this recipe moves "{REST}" but drives nowhere: give it a drive, a box to hold.')
+    knobs = names - {REST}
+    if knobs and control is None:
+        raise ValueError(f'this recipe moves "{min(knobs)}" but carries no control.')
+    for name in sorted(knobs):
+        checks.known(name, [knob.name for knob in control.knobs] if control else [], "knob of this recipe")
 
 
 def as_made(recipe: Recipe, generator: Generator) -> Generator:
@@ -148,20 +208,41 @@ def begin(recipe: Recipe, generator: Generator, space: str | None = None) -> Lat
     return latents_of(generator, recipe.seeds, space=space, psi=recipe.psi, cutoff=recipe.cutoff, labels=recipe.label)
 
 
-def _one(recipe: Recipe, generator: Generator, control: Directions | None, latents: Latents) -> list[Latents]:
-    """One seed, steered: as many latents as the sweep has amounts."""
-    if recipe.turn is not None and control is not None:
+def _one(recipe: Recipe, generator: Generator, control: Any, latents: Latents, columns: Sequence[Mapping[str, float]]) -> Sequence[Latents]:
+    """One seed, steered: as many latents as there are columns."""
+    if recipe.turn is not None:
         latents = control.steer(latents, amounts(control, latents, recipe.turn.amounts))
         for name, value in recipe.turn.values.items():
             (feature,) = select(zoo.load_features(device=str(latents.values.device)), [name])
             latents = AlongAxis(generator, control[name], feature).steer(latents, latents.values.new_full((1, 1), value))
+    places = [latents for _ in columns]
     if recipe.drive is not None:
-        latents = trajectory(generator, recipe.drive.box).steer(latents, latents.values.new_full((1, 1), recipe.drive.amount))
+        wanted = [column.get(REST, recipe.drive.amount) for column in columns]
+        places = _driven(trajectory(generator, recipe.drive.box), latents, wanted)
     if recipe.offset is not None:
-        latents = displaced(latents, recipe.offset)
-    if recipe.sweep is None or control is None:
-        return [latents]
-    return [control.steer(latents, amounts(control, latents, {recipe.sweep.knob: amount})) for amount in recipe.sweep.amounts]
+        places = [displaced(place, recipe.offset) for place in places]
+    turned = [{name: amount for name, amount in column.items() if name != REST} for column in columns]
+    return [
+        control.steer(place, amounts(control, place, column)) if column else place for place, column in zip(places, turned, strict=True)
+    ]
+
+
+def _driven(trail: Trajectory, latents: Latents, wanted: Sequence[float]) -> list[Latents]:
+    """One latent driven to several amounts: each side's path is found once, to its furthest one, and met on the way for the others."""
+    if len(set(wanted)) == 1:
+        return [trail.steer(latents, latents.values.new_full((1, 1), wanted[0]))] * len(wanted)
+    ends = {sign: max((sign * amount for amount in wanted), default=0.0) for sign in (-1, 1)}
+    paths = {sign: trail.path(latents, latents.values.new_full((1, 1), sign * end)) for sign, end in ends.items() if end > 0}
+    return [latents if amount == 0 else _met(paths[1 if amount > 0 else -1], abs(amount)) for amount in wanted]
+
+
+def _met(path: Course, amount: float) -> Latents:
+    """Where a path first has come this far: between two way-points, or its end where it does not come so far."""
+    moved = path.moved[:, 0].cummax(0).values.tolist()
+    for (a, b), (near, far) in zip(pairwise(path.waypoints), pairwise(moved), strict=True):
+        if far >= amount > near:
+            return a.at(a.values + (amount - near) / (far - near) * (b.values - a.values))
+    return path.end
 
 
 def displaced(latents: Latents, offset: str) -> Latents:
@@ -180,7 +261,7 @@ def displaced(latents: Latents, offset: str) -> Latents:
     return latents.at(latents.space.normalised(moved))
 
 
-def unpack(one: Turn, generator: Generator) -> Directions:
+def unpack(one: Turn, generator: Generator) -> Any:
     """The control that a turn carries, with its holds applied."""
     try:
         content = base64.b64decode(one.control, validate=True)
@@ -203,27 +284,21 @@ def trajectory(generator: Generator, box: tuple[int, int, int, int]) -> Trajecto
 
 
 def draw(recipe: Recipe, generator: Generator, steered: Sequence[Latents] | None = None) -> PIL.Image.Image:
-    """The picture of a recipe: one image, a sheet of several seeds, or a strip with a column for each amount.
+    """The picture of a recipe: one image, a sheet of several seeds, or a strip with a row for each seed and a column for each amount.
+
+    A strip's columns are labelled with what was asked, and every picture with the change that was measured on it. That of a film has
+    a column for each keyframe; ``write_film`` makes it move.
 
     Args:
         steered: what ``steer`` gives for this recipe, where that is known already.
     """
-    generator = as_made(recipe, generator)
+    made = as_made(recipe, generator)
+    steered = steer(recipe, generator) if steered is None else steered
     with torch.no_grad():
-        columns: list[Images] = [generator(latents) for latents in (steer(recipe, generator) if steered is None else steered)]
+        columns: list[Images] = [made(latents) for latents in steered]
     boxes = [] if recipe.drive is None else [recipe.drive.box]
-    if recipe.sweep is not None:
-        rows = [torch.stack([column[i] for column in columns]) for i in range(len(recipe.seeds))]
-        knob = unpack(recipe.turn, generator).knobs if recipe.turn else ()
-        unit = next((k.unit for k in knob if k.name == recipe.sweep.knob), "")
-        return render.strip(
-            rows,
-            row_labels=[f"seed {seed}" for seed in recipe.seeds],
-            column_labels=[f"{amount:+.3g}" if amount else "0" for amount in recipe.sweep.amounts],
-            title=f"change of {recipe.sweep.knob} ({unit})" if unit else f"change of {recipe.sweep.knob}",
-            scale=max(recipe.scale, 2),
-            boxes=boxes,
-        )
+    if recipe.sweep is not None or recipe.film is not None:
+        return _strip(recipe, generator, columns, boxes)
     if len(recipe.seeds) == 1:
         picture = render.to_uint8(columns[0])[0]
         import PIL.Image
@@ -237,6 +312,89 @@ def draw(recipe: Recipe, generator: Generator, steered: Sequence[Latents] | None
     return render.grid(columns[0], captions=[f"seed {seed}" for seed in recipe.seeds], scale=max(recipe.scale, 2), boxes=boxes)
 
 
+def _strip(recipe: Recipe, generator: Generator, columns: Sequence[Images], boxes: Sequence[render.Box]) -> PIL.Image.Image:
+    control = None if recipe.turn is None else unpack(recipe.turn, generator)
+    rows = [torch.stack([column[i] for column in columns]) for i in range(len(recipe.seeds))]
+    labels = [f"seed {seed}" for seed in recipe.seeds]
+    if recipe.sweep is None:
+        words = [", ".join(f"{name} {render.amount(value)}" for name, value in one.items()) for one in recipe.film.filled()]
+        return render.strip(rows, row_labels=labels, column_labels=words, title="keyframes", scale=max(recipe.scale, 2), boxes=boxes)
+    sweep = recipe.sweep
+    (knob,) = [one for one in control.knobs if one.name == sweep.knob]
+    judge, change = reading(knob, str(control.fit.get("method", "")))
+    neutral = [column for column, amount in zip(columns, sweep.amounts, strict=True) if amount == knob.neutral]
+    if neutral:
+        before = neutral[0]
+    else:
+        with torch.no_grad():
+            before = as_made(recipe, generator)(_steered(recipe, generator, [{}])[0])
+    measured = [[render.amount(float(value)) for value in change(before, column)] for column in columns]
+    return render.strip(
+        rows,
+        row_labels=labels,
+        column_labels=[render.amount(amount) for amount in sweep.amounts],
+        captions=[list(row) for row in zip(*measured, strict=True)],
+        title=f"change of {knob.name}" + (f" ({knob.unit})" if knob.unit else ""),
+        note=f"above: asked; below: measured, {judge}",
+        scale=max(recipe.scale, 2),
+        boxes=boxes,
+    )
+
+
+def reading(knob: Knob, method: str) -> tuple[str, Callable[[Images, Images], Tensor]]:
+    """What measures how far a knob moved images, in words, and ``(before, after) -> (n,)`` in the knob's unit.
+
+    The edit of its name for walks, a shipped feature with a column of its name for axes; for any other the root-mean-square change of
+    the pixels, on [-1, 1].
+    """
+    if knob.name in EDITS and method in WALKS:
+        edit = EDITS[knob.name]
+        low, high = (2 * end for end in (edit.knob.low, edit.knob.high))
+        return "the edit read back from the pictures", lambda before, after: measured_edit(edit, before, after, low=low, high=high)
+    owners = [one for one in zoo.load_features() if knob.name in one.columns]
+    if owners:
+        (feature,) = select(owners, [knob.name])
+
+        def change(before: Images, after: Images) -> Tensor:
+            with torch.no_grad():
+                return (feature(after) - feature(before))[:, 0]
+
+        return f"by {owners[0].name}", change
+    return "rms change of the pixels", lambda before, after: (after - before).square().mean((1, 2, 3)).sqrt()
+
+
+def write_film(recipe: Recipe, generator: Generator, path: str | os.PathLike[str]) -> Path:
+    """Draw the film of a recipe, its seeds side by side under the amounts of the moment, as MP4 or GIF; it carries the recipe.
+
+    Raises:
+        ValueError: a recipe without a film, a name that ends in neither ``.mp4`` nor ``.gif``.
+    """
+    films.kind_of(path)
+    if recipe.film is None:
+        raise ValueError("this recipe has no film in it: give it keyframes, or draw its picture.")
+    moments = recipe.film.frames()
+    steered = _steered(recipe, generator, moments)
+    text = recipe.model_dump_json(exclude_defaults=True)
+    return films.write(path, _pictures(recipe, generator, moments, steered), recipe.film.pace, recipe=text)
+
+
+def _pictures(
+    recipe: Recipe, generator: Generator, moments: Sequence[Mapping[str, float]], steered: Sequence[Latents]
+) -> Iterator[PIL.Image.Image]:
+    made = as_made(recipe, generator)
+    control = None if recipe.turn is None else unpack(recipe.turn, made)
+    units = {knob.name: knob.unit for knob in (control.knobs if control else ())} | {REST: "rms outside the box"}
+    widest = {name: max(abs(one[name]) for one in moments) for name in moments[0]}
+    scale = max(recipe.scale, min(4, 256 // made.image_shape[1]), 1)
+    captions = [f"seed {seed}" for seed in recipe.seeds]
+    boxes = [] if recipe.drive is None else [recipe.drive.box]
+    for moment, latents in zip(progress.track(moments, "film"), steered, strict=True):
+        with torch.no_grad():
+            sheet = render.grid(made(latents), columns=min(len(latents), WIDE), captions=captions, scale=scale, boxes=boxes)
+        lines = [f"{name} {render.amount(value, widest[name])} {units[name]}" for name, value in moment.items()]
+        yield render.headed(sheet, lines)
+
+
 def of_seeds(recipe: Recipe, rows: slice) -> Recipe:
     """The same recipe for some of its seeds."""
     return recipe.model_copy(update={"seeds": recipe.seeds[rows]})
@@ -248,13 +406,16 @@ def write(recipe: Recipe, generator: Generator, path: str | os.PathLike[str], st
 
 
 def read(path: str | os.PathLike[str]) -> Recipe:
-    """The recipe inside a PNG, or in a JSON file.
+    """The recipe inside a PNG or a film, or in a JSON file.
 
     Raises:
         ValueError: no such file, or there is no recipe of ours in it.
     """
     path = Path(path)
     if not path.exists():
-        raise ValueError(f"{path} does not exist: name a PNG that steer has written, or a recipe as JSON.")
-    text = path.read_text(encoding="utf-8-sig") if files.sniff(path) == "text" else render.read_recipe(path)
+        raise ValueError(f"{path} does not exist: name a PNG or a film that steer has written, or a recipe as JSON.")
+    kind = files.sniff(path)
+    if kind in ("a GIF image", "an MP4 film"):
+        return parse(films.read_recipe(path), what=str(path))
+    text = path.read_text(encoding="utf-8-sig") if kind == "text" else render.read_recipe(path)
     return parse(text, what=str(path))

@@ -86,6 +86,7 @@ def strip(
     column_labels: Sequence[str] | None = None,
     captions: Sequence[Sequence[str]] | None = None,
     title: str | None = None,
+    note: str | None = None,
     scale: int = 2,
     boxes: Sequence[Box] = (),
 ) -> PIL.Image.Image:
@@ -95,6 +96,7 @@ def strip(
         rows: batches (n, c, h, w) of images of one size; they may differ in n.
         column_labels: for instance the amounts, with the sign and unit as they should be read.
         captions: a text for every image of every row, for instance what was measured on it.
+        note: a line below the title, for instance who measured that.
         boxes: outlined in every image.
     """
     from PIL import Image, ImageDraw
@@ -104,15 +106,18 @@ def strip(
     cell_h, cell_w = h * scale, w * scale
     across = max(len(row) for row in rows)
     left = max((_wide(line, _LABEL) for label in row_labels or () for line in _wrapped(label)), default=-8) + 8
-    above = _line(16) + 4 if title else 0
+    titles = _line(16) + 4 if title else 0
+    above = titles + (_line(_CAPTION) + 2 if note else 0)
     top = above + (_line(_LABEL) if column_labels else 0)
     captions_h = _line(_CAPTION) * max((text.count("\n") + 1 for row in captions or () for text in row), default=0)
     down = cell_h + captions_h + _GAP
-    width = max(left + across * (cell_w + _GAP) - _GAP, _wide(title or "", 16)) + 2 * _GAP
+    width = max(left + across * (cell_w + _GAP) - _GAP, _wide(title or "", 16), _wide(note or "", _CAPTION)) + 2 * _GAP
     sheet = Image.new("RGB", (width, top + len(rows) * down - _GAP + 2 * _GAP), PAPER)
     pen = ImageDraw.Draw(sheet)
     if title:
         pen.text((_GAP, _GAP), title, fill=INK, font=_font(16))
+    if note:
+        pen.text((_GAP, _GAP + titles - 2), note, fill=GREY, font=_font(_CAPTION))
     for j, label in enumerate(column_labels or ()):
         _centred(pen, label, left + j * (cell_w + _GAP) + _GAP, _GAP + above, cell_w, INK, _LABEL)
     for i, row in enumerate(rows):
@@ -131,6 +136,34 @@ def strip(
             for k, line in enumerate(captions[i][j].split("\n") if captions else ()):
                 _centred(pen, line, x, y + cell_h + 1 + k * _line(_CAPTION), cell_w, GREY, _CAPTION)
     return sheet
+
+
+def headed(picture: PIL.Image.Image, lines: Sequence[str]) -> PIL.Image.Image:
+    """The picture under lines of text, each cut to its width: pictures of one size and as many lines stay of one size."""
+    from PIL import Image, ImageDraw
+
+    band = len(lines) * _line(_LABEL) + _GAP
+    sheet = Image.new("RGB", (picture.width, picture.height + band), PAPER)
+    sheet.paste(picture, (0, band))
+    pen = ImageDraw.Draw(sheet)
+    for number, line in enumerate(lines):
+        size, text = _fitted(line, picture.width - 2 * _GAP, _LABEL)
+        pen.text((_GAP, _GAP + number * _line(_LABEL)), text, fill=INK, font=_font(size))
+    return sheet
+
+
+def amount(value: float, widest: float | None = None) -> str:
+    """An amount as it stands at a picture: signed, with a true minus, 0 without; two significant digits and no exponent.
+
+    Args:
+        widest: the largest of those that are shown one after the other, which then have the same decimals.
+    """
+    size = abs(value if widest is None else widest)
+    places = 0 if size >= 99.5 else 1 if size >= 9.95 else 2 if size >= 0.0995 or size == 0 else 3
+    text = f"{value:+.{places}f}"
+    if float(text) == 0:
+        return "0" if widest is None else text[1:]
+    return text.replace("-", "−")
 
 
 def _sizes_agree(
@@ -181,12 +214,18 @@ def _wrapped(label: str, width: int = 170) -> list[str]:
 
 
 def _centred(pen: PIL.ImageDraw.ImageDraw, text: str, x: int, y: int, width: int, colour: str, size: int) -> None:
-    """One line in the middle of ``width``: smaller where it has to be, cut where that does not help."""
+    """One line in the middle of ``width``."""
+    size, text = _fitted(text, width, size)
+    pen.text((x + (width - _wide(text, size)) // 2, y), text, fill=colour, font=_font(size))
+
+
+def _fitted(text: str, width: int, size: int) -> tuple[int, str]:
+    """Size and text of a line of at most ``width`` pixels: smaller where it has to be, cut where that does not help."""
     while size > 8 and _wide(text, size) > width:
         size -= 1
     while len(text) > 1 and _wide(text, size) > width + _GAP:
         text = text[:-2] + "…"
-    pen.text((x + (width - _wide(text, size)) // 2, y), text, fill=colour, font=_font(size))
+    return size, text
 
 
 def png(image: PIL.Image.Image, *, recipe: str | None = None) -> bytes:

@@ -165,12 +165,3 @@ def loss(name: str, asked_device: str) -> str | Perceptual:
     if checks.known(name, LOSSES, "loss") == "squared":
         return "l2"
     return Perceptual(zoo.load_backbone().to(options.device(asked_device)))
-
-
-def label_of(made: ModuleGenerator, label: int | None) -> int | None:
-    """``label``, if the generator has classes."""
-    if label is not None and not made.classes:
-        raise ValueError(f"{made.name} has no classes: leave out --label {label}.")
-    if label is not None and made.classes and label >= made.classes:
-        raise ValueError(f"{made.name} has the classes 0 to {made.classes - 1}, got --label {label}.")
-    return label

@@ -132,7 +132,7 @@ def walks(
     if lr is not None and not 0 < lr < float("inf"):
         raise ValueError(f"--lr is a finite rate above 0, got {lr}.")
     made = options.generator(generator, device, with_)
-    label = walked.label_of(made, label)
+    label = options.label_of(made, label)
     walked.visible(asked, made, reach)
     groups = walked.inside(groups, within, made, device)
     how: dict[str, Any] = {"seed": seed, "n": n, "space": space, "loss": walked.loss(loss, device), "labels": label}

@@ -139,7 +139,20 @@ def folder(path: Path) -> Path:
     return path
 
 
-def file(path: Path, suffix: str, what: str) -> Path:
+def label_of(made: ModuleGenerator, label: int | None) -> int | None:
+    """``label``, if the generator has that class.
+
+    Raises:
+        ValueError: it has none, or fewer.
+    """
+    if label is not None and not made.classes:
+        raise ValueError(f"{made.name} has no classes: leave out --label {label}.")
+    if label is not None and made.classes and label >= made.classes:
+        raise ValueError(f"{made.name} has the classes 0 to {made.classes - 1}, got --label {label}.")
+    return label
+
+
+def file(path: Path, suffix: str, what: str, *, flag: str = "--out") -> Path:
     """``path``, if a file of this suffix can be put there.
 
     Raises:
@@ -147,10 +160,10 @@ def file(path: Path, suffix: str, what: str) -> Path:
     """
     if path.suffix != suffix:
         raise ValueError(
-            f"{what} is written as {suffix}, got --out {path}. Use --out {path.with_suffix(suffix) if path.name else 'NAME' + suffix}."
+            f"{what} is written as {suffix}, got {flag} {path}. Use {flag} {path.with_suffix(suffix) if path.name else 'NAME' + suffix}."
         )
     if path.is_dir():
-        raise ValueError(f"{path} is a folder: name a file in it, --out {path / ('NAME' + suffix)}.")
+        raise ValueError(f"{path} is a folder: name a file in it, {flag} {path / ('NAME' + suffix)}.")
     folder(path.parent)
     return path
 

@@ -1,23 +1,23 @@
-"""``steer apply``: steer the images of some seeds, and say what moved and what leaked."""
+"""``steer apply``: steer the images of some seeds, as pictures, a strip or a film, and say what moved and what leaked."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from steerable.cli import options, terminal
 from steerable.cli.looking import SHEET
-from steerable.cli.terminal import parse_box, parse_names, parse_pairs, parse_seeds, parse_sweep, plural, say, short
+from steerable.cli.terminal import parse_box, parse_keyframes, parse_names, parse_pairs, parse_seeds, parse_sweep, plural, say, short
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from steerable.controls.directions import Directions
+    from steerable.films import Pace
     from steerable.generators.module import ModuleGenerator
-    from steerable.protocols import Feature, Latents
-    from steerable.recipe import Recipe, Turn
+    from steerable.protocols import Control, Feature, Knob, Latents
+    from steerable.recipe import Recipe, Sweep, Turn
 
 OTHERS = 5  # columns shown beside those that were asked for
 
@@ -43,7 +43,11 @@ def apply(
     sweep: Annotated[
         str | None,
         typer.Option(
-            metavar="KNOB=AMOUNTS", help="One strip, a column for each amount: yaw=-20,0,20, or yaw=-20:20:5 for five from end to end."
+            "--strip",
+            "--sweep",
+            metavar="KNOB[=AMOUNTS]",
+            help="One strip, a row for each seed, a column for each amount: yaw=-20,0,20; yaw=-20:20:5 for five from end to end; yaw alone "
+            "for seven over its range.",
         ),
     ] = None,
     hold_box: Annotated[
@@ -59,9 +63,37 @@ def apply(
     recipe: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Make the picture of this PNG (or of a recipe as JSON) again, byte for byte; needs nothing else."
+            metavar="FILE",
+            help="Make the picture or the film of this file (or of a recipe as JSON) again, byte for byte; needs nothing else.",
         ),
     ] = None,
+    video: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also a film, .mp4 or .gif, of all seeds side by side: by default from the unsteered pictures to what --turn and "
+            "--hold-box ask, or through the amounts of --strip.",
+        ),
+    ] = None,
+    keyframes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="With --video: amounts from keyframe to keyframe, 'zoom=0; zoom=1; zoom=0, shift-x=.2'. What one does not name stays as "
+            "it was; rest is the amount of --hold-box.",
+        ),
+    ] = None,
+    seconds: Annotated[float, typer.Option(metavar="NUMBER", help="With --video: seconds from one keyframe to the next.")] = 1.0,
+    fps: Annotated[int, typer.Option(metavar="NUMBER", min=1, max=100, help="With --video: pictures a second.")] = 24,
+    easing: Annotated[
+        str, typer.Option(metavar="NAME", help="With --video: ease, ease-in, ease-out, linear; hold jumps at the next keyframe.")
+    ] = "ease",
+    loop: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="With --video: once; boomerang goes back the way it came, return to the first keyframe, seamlessly."
+        ),
+    ] = "boomerang",
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for pictures and measurements.")] = Path("applied"),
     seeds: options.Seeds = "0-3",
     generator: options.GeneratorName = options.GENERATOR,
@@ -78,22 +110,29 @@ def apply(
 ) -> None:
     """Steer the images of some seeds. Prints what moved, what leaked and what the second judge says."""
     resolved = dict(locals())
+    from steerable import films
     from steerable import recipe as recipes
 
     options.folder(out)
     if recipe is not None:
-        if control or turn or set_ or hold or sweep or hold_box:
-            raise ValueError("--recipe makes a picture as it was: leave out the control and --turn, --set, --hold, --sweep, --hold-box.")
+        if control or turn or set_ or hold or sweep or hold_box or video or keyframes:
+            raise ValueError(
+                "--recipe makes a picture as it was: leave out the control and --turn, --set, --hold, --strip, --hold-box, --video."
+            )
         return _again(recipe, generator, device, out)
-    if control is None and hold_box is None and not (turn or set_ or hold or sweep):
-        raise ValueError("nothing to apply: name a control file and --turn, --set or --sweep, or give --hold-box, or --recipe PICTURE.png.")
+    if control is None and hold_box is None and not (turn or set_ or hold or sweep or keyframes):
+        raise ValueError("nothing to apply: name a control file and --turn, --set or --strip, or give --hold-box, or --recipe PICTURE.png.")
+    if video is None and keyframes is not None:
+        raise ValueError("--keyframes are those of a film: name its file, --video film.mp4.")
+    pace = films.Pace(seconds, fps, easing, loop)
+    if video is not None:
+        options.file(video, f".{films.kind_of(video)}", "a film", flag="--video")
     numbers = tuple(parse_seeds(seeds))
+    moments = [] if keyframes is None else parse_keyframes(keyframes)
     drive = None if hold_box is None else recipes.Drive(box=parse_box(hold_box), amount=_rest(rest))
-    swept = None
-    if sweep is not None:
-        knob, amounts = parse_sweep(sweep)
-        swept = recipes.Sweep(knob=knob, amounts=amounts)
     made = options.generator(generator, device, with_)
+    options.label_of(made, label)
+    turned, swept = _turn(made, control, turn or [], set_ or [], parse_names(hold), sweep, moments, layers)
     whole = recipes.Recipe(
         generator=generator,
         fingerprint=made.fingerprint,
@@ -102,16 +141,43 @@ def apply(
         psi=psi,
         cutoff=cutoff,
         label=label,
-        turn=_turn(made, control, turn or [], set_ or [], parse_names(hold), swept.knob if swept else None, layers),
+        turn=turned,
         drive=drive,
         sweep=swept,
         scale=scale,
     )
+    film = None if video is None else _film(whole, moments, pace)
+    if moments and film and swept is None:  # the film is all that was asked for
+        whole = film
     measures = options.features(features, None, device)
     moved = recipes.steer(whole, made)
-    _write(whole, made, moved, out)
+    if whole is not film:
+        _write(whole, made, moved, out)
+    if film and film.film and video:
+        say(f"written: {recipes.write_film(film, made, video)} ({plural(len(film.film.frames()), 'frame')}, {fps} a second)")
     _ledger(whole, made, moved, measures, out)
     options.write(out / "options.json", "apply", resolved)
+
+
+def _film(whole: Recipe, moments: list[dict[str, float]], pace: Pace) -> Recipe:
+    """The recipe of the film: through its keyframes, the amounts of the strip, or from nothing to what is turned and driven."""
+    from steerable import recipe
+
+    turn, asked = whole.turn, moments
+    if not asked and whole.sweep is not None:
+        asked = [{whole.sweep.knob: amount} for amount in whole.sweep.amounts]
+    if not asked:
+        ends = {**(turn.amounts if turn else {}), **({recipe.REST: whole.drive.amount} if whole.drive else {})}
+        if not ends:
+            raise ValueError('nothing moves in this film: --set is all through it. Say what moves, --keyframes "smile=0; smile=2".')
+        asked, turn = [ends], None if turn is None else turn.model_copy(update={"amounts": {}})
+    if len(asked) == 1:
+        asked = [dict.fromkeys(asked[0], 0.0), *asked]
+    if any(recipe.REST in one for one in asked) and whole.drive is None:
+        raise ValueError(f'"{recipe.REST}" in --keyframes is the amount of a drive: give the box to hold, --hold-box 16,18,52,46.')
+    film = recipe.Film(keyframes=tuple(asked), seconds=pace.seconds, fps=pace.fps, easing=pace.easing, loop=pace.loop)
+    film.frames()  # refuses films that are too long
+    return whole.model_copy(update={"turn": turn, "sweep": None, "film": film})
 
 
 def _rest(amount: float) -> float:
@@ -129,6 +195,8 @@ def _again(path: Path, generator: str, device: str, out: Path) -> None:
         made = options.generator(known.generator if generator == options.GENERATOR else generator, device)
     except ValueError as error:
         raise ValueError(f'{path} was made by the generator "{known.generator}": {error} Name its file with --generator FILE.') from None
+    if known.film is not None and path.suffix.lower() in (".mp4", ".gif"):
+        return say(f"written: {recipe.write_film(known, made, out / path.name)}")
     say(f"written: {recipe.write(known, made, out / f'{path.stem}.png')}")
 
 
@@ -138,42 +206,72 @@ def _turn(
     turn: list[str],
     set_: list[str],
     hold: list[str],
-    swept: str | None,
+    sweep: str | None,
+    moments: list[dict[str, float]],
     layers: str | None,
-) -> Turn | None:
+) -> tuple[Turn | None, Sweep | None]:
+    """What is turned, and the columns of the strip."""
     from steerable import checks, recipe, store
-    from steerable.controls.directions import amounts
+    from steerable.controls.directions import Directions, amounts
 
+    moving = [name for name in dict.fromkeys(name for one in moments for name in one) if name != recipe.REST]
     if path is None:
-        if turn or set_ or hold or swept or layers:
+        if turn or set_ or hold or sweep or layers or moving:
             raise ValueError(
-                "--turn, --set, --hold, --sweep and --layers turn the knobs of a control: name its file, "
+                "--turn, --set, --hold, --strip, --keyframes and --layers turn the knobs of a control: name its file, "
                 "for example steer apply axes.safetensors --turn smile=2."
             )
-        return None
+        return None, None
     control = store.load_control(path, generator=made)
     known = [knob.name for knob in control.knobs]
-    if not (turn or set_ or swept):
+    if not (turn or set_ or sweep or moving):
         more = f" and {len(known) - 8} more" if len(known) > 8 else ""
         raise ValueError(f"{path} has the knobs {', '.join(known[:8])}{more}: turn one, for example --turn {known[0]}=1.")
     asked, wanted = parse_pairs(turn, "--turn"), parse_pairs(set_, "--set")
-    for name in (*asked, *wanted, *hold, *([swept] if swept else [])):
+    swept = None if sweep is None else _swept(sweep, control)
+    columns = list(dict.fromkeys([*([swept.knob] if swept else []), *moving]))
+    for name in (*asked, *wanted, *hold, *moving):
         checks.known(name, known, "knob")
-    twice = [name for name in known if [*asked, *wanted, swept].count(name) > 1]
+    twice = [name for name in known if [*asked, *wanted, *columns].count(name) > 1]
     if twice:
-        raise ValueError(f'"{twice[0]}" stands in two of --turn, --set and --sweep: choose one.')
-    clash = {*asked, *wanted, swept} & set(hold)
+        raise ValueError(f'"{twice[0]}" stands in two of --turn, --set, --strip and --keyframes: choose one.')
+    clash = {*asked, *wanted, *columns} & set(hold)
     if clash:
-        raise ValueError(f"{', '.join(sorted(map(str, clash)))} cannot be turned and held at once: take it out of --hold.")
+        raise ValueError(f"{', '.join(sorted(clash))} cannot be turned and held at once: take it out of --hold.")
+    for flag, given in (("--set", wanted), ("--hold", hold), ("--layers", layers)):
+        if given and not isinstance(control, Directions):
+            raise ValueError(f"{flag} is for straight controls, and {path} has curved ones: leave it out.")
     if layers is not None:
         control = control.held(hold)
         control, hold = (control if control.space.layers else control.lifted(made, "w+")).in_layers(layers), []
-    turned = {name: float(amounts(control[name], 1, {name: text})[0, 0]) for name, text in asked.items()}
+    turned = {name: float(amounts(control, 1, {name: text})[0, known.index(name)]) for name, text in asked.items()}
     values = {name: _value(control, name, text) for name, text in wanted.items()}
-    return recipe.turn(control, amounts=turned, values=values, hold=hold, swept=[swept] if swept else [])
+    return recipe.turn(control, amounts=turned, values=values, hold=hold, swept=columns), swept
 
 
-def _value(control: Directions, name: str, text: str) -> float:
+def _swept(text: str, control: Control) -> Sweep:
+    """The columns of a strip: as given, or over the knob's range."""
+    from steerable import checks, recipe
+
+    name, amounts = parse_sweep(text)
+    knob = {one.name: one for one in control.knobs}[checks.known(name, [one.name for one in control.knobs], "knob")]
+    if not amounts:
+        if not knob.low < knob.high:
+            raise ValueError(f'"{name}" has no usable range, so say which amounts: --strip {name}=-1:1:5 ({knob.unit or "no unit"}).')
+        amounts = strip_amounts(knob)
+    return recipe.Sweep(knob=name, amounts=amounts)
+
+
+def strip_amounts(knob: Knob) -> tuple[float, ...]:
+    """Seven amounts over a knob's range, the neutral one in the middle where it lies inside."""
+    neutral = knob.neutral or 0.0
+    low, high = knob.low - neutral, knob.high - neutral
+    if low < 0 < high:
+        return tuple(neutral + end * share / 3 for end, shares in ((low, (3, 2, 1)), (high, (0, 1, 2, 3))) for share in shares)
+    return tuple(knob.low + (knob.high - knob.low) * share / 6 for share in range(7))
+
+
+def _value(control: Any, name: str, text: str) -> float:
     """The value of ``--set name=text``: a number, or a percentile of the population."""
     rank = text.removeprefix("p")
     try:
@@ -210,10 +308,14 @@ def _ledger(whole: Recipe, made: ModuleGenerator, moved: Sequence[Latents], meas
     columns, units = sampling.columns_of(measures)
     start = recipe.begin(whole, made)
     before, after = sampling.observe(made, measures, start), [sampling.observe(made, measures, one) for one in moved]
-    steps = whole.sweep.amounts if whole.sweep else (None,)
-    table: dict[str, Sequence[float]] = {"seed": list(whole.seeds) * len(steps)}
+    steps: list[dict[str, float]] = [{}]
     if whole.sweep is not None:
-        table[whole.sweep.knob + "-amount"] = [step for step in whole.sweep.amounts for _ in whole.seeds]
+        steps = [{whole.sweep.knob: amount} for amount in whole.sweep.amounts]
+    elif whole.film is not None:
+        steps = whole.film.filled()
+    table: dict[str, Sequence[float]] = {"seed": list(whole.seeds) * len(steps)}
+    for name in steps[0]:
+        table[f"{name}-amount"] = [step[name] for step in steps for _ in whole.seeds]
     for i, name in enumerate(columns):
         table |= {f"{name}-before": before[:, i].tolist() * len(steps), f"{name}-after": [v for one in after for v in one[:, i].tolist()]}
     sampling.write_table(out / "measured.csv", table, {"units": dict(zip(columns, units, strict=True)), "judges": dict(JUDGES)})
@@ -225,23 +327,23 @@ def _ledger(whole: Recipe, made: ModuleGenerator, moved: Sequence[Latents], meas
     hold = whole.turn.hold if whole.turn else ()
     rows = []
     for step, values in zip(steps, after, strict=True):
-        told = {**asked, **({whole.sweep.knob: short(step)} if whole.sweep and step is not None else {})}
+        told = {**asked, **{name: short(amount) for name, amount in step.items()}}
         change = (values - before).mean(0)
         drift = (values - before).abs().mean(0) / population.clamp(min=1e-9)
         judges = {JUDGES[name]: name for name in told if name in JUDGES}
         first = [name for name in dict.fromkeys([*told, *judges, *hold]) if name in columns]
         others = [columns[i] for i in drift.argsort(descending=True).tolist() if columns[i] not in first]
-        for name in [*first, *others[: OTHERS if whole.sweep is None else 1]]:
+        for name in [*first, *others[: 1 if step else OTHERS]]:
             i = columns.index(name)
             role = "turned" if name in told else "held" if name in hold else f"judge of {judges[name]}" if name in judges else "other"
-            at = () if step is None else (short(step),)
+            at = (", ".join(short(amount) for amount in step.values()),) if step else ()
             rows.append((*at, role, name, units[i], told.get(name, "–"), short(float(change[i])), short(float(drift[i]), 2)))
     n = plural(len(whole.seeds), "seed")
     title = f"mean change over n {n}; last column: mean absolute change in deviations of the population (n 64, seed 1)"
-    at = () if whole.sweep is None else (f"at {whole.sweep.knob}",)
+    at = (f"at {', '.join(steps[0])}",) if steps[0] else ()
     terminal.table(title, (*at, "role", "column", "unit", "asked", "measured", "deviations"), rows)
     _answers(whole, columns, after[0])
-    unseen = [name for name in asked if name not in columns]
+    unseen = [name for name in {**asked, **steps[0]} if name not in columns and name != recipe.REST]
     if unseen:
         say(f"not measured, because no feature among --features has it: {', '.join(unseen)}")
     if whole.drive is not None:
@@ -252,7 +354,7 @@ def _answers(whole: Recipe, columns: tuple[str, ...], after) -> None:
     """For every ``--set``: the values that came out, and the seeds that were not brought there."""
     from steerable.evaluation.summary import JUDGES
 
-    for name, value in (whole.turn.values if whole.turn and whole.sweep is None else {}).items():
+    for name, value in (whole.turn.values if whole.turn and not (whole.sweep or whole.film) else {}).items():
         if name not in columns:
             continue
         got = after[:, columns.index(name)]

@@ -17,6 +17,7 @@ from steerable import progress
 T = TypeVar("T")
 BAD_INPUT, INTERRUPTED, CLOSED = 2, 130, 141  # the last two as shells report SIGINT and SIGPIPE
 COLUMNS = 100  # amounts of one strip
+KEYFRAMES = 50  # of one film
 MANY = 1_000_000  # seeds of one command
 LEFT = "interrupted. Files under their final names are whole; with --cache FOLDER the same command goes on where it stopped."
 TRAINING = "interrupted. The same command goes on from the last checkpoint, if there was one, to the same weights."
@@ -161,8 +162,10 @@ def parse_pairs(given: Sequence[str], flag: str) -> dict[str, str]:
 
 
 def parse_sweep(text: str) -> tuple[str, tuple[float, ...]]:
-    """``yaw=-20,0,20`` or ``yaw=-20:20:5`` (five amounts from end to end) -> the knob and its amounts."""
-    ((name, value),) = parse_pairs([text], "--sweep").items()
+    """``yaw=-20,0,20`` or ``yaw=-20:20:5`` (five amounts from end to end) -> the knob and its amounts; ``yaw`` alone -> none."""
+    if "=" not in text and text.strip():
+        return text.strip(), ()
+    ((name, value),) = parse_pairs([text], "--strip").items()
     try:
         if ":" in value:
             low, high, count = value.split(":")
@@ -173,8 +176,31 @@ def parse_sweep(text: str) -> tuple[str, tuple[float, ...]]:
     except ValueError:
         amounts = []
     if not 1 <= len(amounts) <= COLUMNS or not all(math.isfinite(amount) for amount in amounts):
-        raise ValueError(f'--sweep takes up to {COLUMNS} amounts as yaw=-20,0,20 or yaw=-20:20:5 (from, to, how many); got "{text[:60]}".')
+        raise ValueError(f'--strip takes up to {COLUMNS} amounts as yaw=-20,0,20 or yaw=-20:20:5 (from, to, how many); got "{text[:60]}".')
     return name, tuple(amounts)
+
+
+def parse_keyframes(text: str) -> list[dict[str, float]]:
+    """``zoom=0; zoom=1; zoom=0, shift-x=.2`` -> the amounts of each keyframe.
+
+    Raises:
+        ValueError: anything else, or more than 50 keyframes.
+    """
+    found: list[dict[str, float]] = []
+    for number, part in enumerate(text.split(";"), 1):
+        try:
+            found.append({name: float(value) for name, value in parse_pairs(parse_names(part), "--keyframes").items()})
+        except ValueError as error:
+            if "twice" in str(error):
+                raise
+            found.append({})
+        if not found[-1] or not all(math.isfinite(amount) for amount in found[-1].values()):
+            raise ValueError(
+                f'keyframe {number} of --keyframes, "{part.strip()}", is not of the form zoom=1, shift-x=.2; a semicolon parts keyframes.'
+            )
+    if len(found) > KEYFRAMES:
+        raise ValueError(f"a film has up to {KEYFRAMES} keyframes, got {len(found)}.")
+    return found
 
 
 def parse_box(text: str) -> tuple[int, int, int, int]:

@@ -47,7 +47,7 @@ def bounded(one: Recipe, bench: Bench) -> Recipe:
         raise ValueError(f"a picture has at most {PIXELS} pixels here, this recipe makes about {pixels}: fewer seeds or a smaller scale.")
     if one.options and dict(one.options) != dict(bench.generator.options):
         raise ValueError(f"options of the generator are set where the studio starts, got {', '.join(list(one.options)[:5])[:80]}.")
-    return one.model_copy(update={"options": {}})
+    return one.model_copy(update={"options": {}, "film": None})
 
 
 class Door:
