@@ -19,7 +19,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "steerable"
 ROWS = (  # lowest first
     {"protocols", "checks", "progress", "sensitivity", "linear", "differences", "files", "shipped"},
     {"checkpoints", "generators", "features", "edits", "controls", "data", "sources"},
-    {"fitting", "training", "evaluation", "render", "films", "sampling"},
+    {"fitting", "training", "evaluation", "plots", "render", "films", "sampling"},
     {"cards", "doctor", "foreign", "hub", "importing", "provenance", "recipe", "store", "zoo"},
     {"cli", "demo", "scenes", "report", "studio"},
 )
@@ -39,6 +39,8 @@ SIDEWAYS = {
     ("training", "render"): "sample grids on the way",
     ("evaluation", "training"): "a walk is judged by the error that it was trained on",
     ("evaluation", "sampling"): "a response is sampled like a table",
+    ("plots", "evaluation"): "figures of whole results",
+    ("plots", "render"): "drawn as all others are",
     ("store", "importing"): "a generator file may be anybody's",
     ("hub", "importing"): "one cache folder",
     ("store", "hub"): "a control may be an address",

@@ -25,6 +25,8 @@ STORY = (
     "import-directions",
     "apply",
     "evaluate",
+    "limits",
+    "variability",
     "studio",
 )
 VERBS = ("", *STORY)

@@ -294,7 +294,7 @@ def matrix(
         unit: of the values, written at the colour bar.
     """
     cell, room = _cell(len(rows), len(columns)), 0.085 * max(map(len, (*rows, *columns)))
-    figure = _figure(max(cell * len(columns) + room + 1.3, 3.6), max(cell * len(rows) + room + 0.7, 2.4), title)
+    figure = new_figure(max(cell * len(columns) + room + 1.3, 3.6), max(cell * len(rows) + room + 0.7, 2.4), title)
     axes = figure.subplots()
     image = _heat(axes, _array(values), rows, columns, limits)
     _bar(figure, image, [axes], unit)
@@ -313,7 +313,7 @@ def matrices(
 ) -> matplotlib.figure.Figure:
     """Two square heat maps of the same names side by side, on one colour scale."""
     cell, room = _cell(len(names), len(names)), 0.085 * max(map(len, names))
-    figure = _figure(2 * cell * len(names) + room + 2.2, cell * len(names) + room + 1.0, title)
+    figure = new_figure(2 * cell * len(names) + room + 2.2, cell * len(names) + room + 1.0, title)
     left, right = figure.subplots(1, 2)
     _heat(left, _array(before), names, names, limits)
     image = _heat(right, _array(after), [""] * len(names), names, limits)
@@ -336,7 +336,7 @@ def heat_maps(
 ) -> matplotlib.figure.Figure:
     """Several heat maps of the same rows and columns side by side, each under its name, on one colour scale."""
     cell, room = _cell(len(rows), len(columns)), 0.085 * max(map(len, (*rows, *columns)))
-    figure = _figure(len(values) * (cell * len(columns) + 0.3) + room + 2.0, cell * len(rows) + room + 1.5, title)
+    figure = new_figure(len(values) * (cell * len(columns) + 0.3) + room + 2.0, cell * len(rows) + room + 1.5, title)
     places = figure.subplots(1, len(values), squeeze=False)[0]
     for number, (axes, (name, one)) in enumerate(zip(places, values.items(), strict=True)):
         image = _heat(axes, _array(one), [""] * len(rows) if number else rows, columns, limits)
@@ -356,8 +356,8 @@ def curves(
         series: name -> (mean, low, high), each (p,); the band is filled between low and high.
         diagonal: also draw the line where y equals x, "got what was asked".
     """
-    figure = _figure(5.6, 3.6, title)
-    axes = _axes(figure, x_label, y_label)
+    figure = new_figure(5.6, 3.6, title)
+    axes = dressed(figure.subplots(), x_label, y_label)
     if diagonal:
         _diagonal(axes, _array(x), "got = asked")
     for i, (name, (mean, low, high)) in enumerate(series.items()):
@@ -371,8 +371,8 @@ def curves(
 
 def scatter(x: Row, y: Row, *, x_label: str, y_label: str, title: str, diagonal: bool = False) -> matplotlib.figure.Figure:
     """One point a row; with ``diagonal`` also the line where y equals x."""
-    figure = _figure(4.4, 4.0, title)
-    axes = _axes(figure, x_label, y_label)
+    figure = new_figure(4.4, 4.0, title)
+    axes = dressed(figure.subplots(), x_label, y_label)
     if diagonal:
         _diagonal(axes, _array(x), "equal")
         axes.legend(fontsize=8, frameon=False, labelcolor=INK)
@@ -384,7 +384,8 @@ def _array(values: Table | Row) -> np.ndarray:
     return values.detach().cpu().numpy() if isinstance(values, Tensor) else values
 
 
-def _figure(width: float, height: float, title: str) -> matplotlib.figure.Figure:
+def new_figure(width: float, height: float, title: str) -> matplotlib.figure.Figure:
+    """An empty figure in inches, without pyplot's global state; a title that is too long is wrapped, and makes it higher."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -395,8 +396,8 @@ def _figure(width: float, height: float, title: str) -> matplotlib.figure.Figure
     return figure
 
 
-def _axes(figure: matplotlib.figure.Figure, x_label: str, y_label: str) -> matplotlib.axes.Axes:
-    axes = figure.subplots()
+def dressed(axes: matplotlib.axes.Axes, x_label: str, y_label: str) -> matplotlib.axes.Axes:
+    """Axes as all plots have them: labels, a quiet grid, two spines."""
     axes.set_xlabel(x_label, fontsize=9, color=INK)
     axes.set_ylabel(y_label, fontsize=9, color=INK)
     axes.tick_params(labelsize=8, colors=INK, length=3)

@@ -174,7 +174,7 @@ def test_alpha_is_the_largest_amount_below_the_threshold_on_both_sides():
         ({"attribute": COLOUR}, "has the columns red, green, blue: choose one"),
         ({"names": ["a", "b"]}, "one name a class: 5 classes, got 2"),
         ({"names": ["a", "b", "b", "c", "d"]}, 'two classes are called "b"'),
-        ({"sigma": source(rates=(0.1, 0.1, 0.1), n=1)}, 'has 1 pictures of the class "grey 0"'),
+        ({"sigma": source(n=1)}, 'has 1 pictures of the class "grey 0"'),
         (
             {"sigma": ImageSource(torch.zeros(4, 1, 6, 6, dtype=torch.uint8), torch.zeros(4).long(), (), "plain"), "classes": [0, 1, 2]},
             "no classes",

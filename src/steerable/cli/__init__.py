@@ -1,7 +1,7 @@
 """``steer``: the verbs of the story, in its order. torch is imported when a verb runs, not for ``--help``.
 
     train steerable · zoo · import · doctor · sample · measure · fit axes | walks | label · import-directions · apply · evaluate ·
-    studio · demo
+    limits · variability · studio · demo
 
 Each verb parses, calls the library, and shows what came out; nothing is computed here. ``looking`` has the verbs before fitting,
 ``options`` what several verbs share, ``terminal`` how things are read and shown.
@@ -15,7 +15,20 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from steerable.cli import directions, doctor, evaluating, fitting, importing, looking, steering, studio, terminal, training
+from steerable.cli import (
+    directions,
+    doctor,
+    evaluating,
+    fitting,
+    importing,
+    limits,
+    looking,
+    steering,
+    studio,
+    terminal,
+    training,
+    variability,
+)
 
 
 class InOrder(TyperGroup):
@@ -37,6 +50,8 @@ STORY = (
     "import-directions",
     "apply",
     "evaluate",
+    "limits",
+    "variability",
     "studio",
     "axes",
     "walks",
@@ -67,6 +82,8 @@ app.add_typer(fit, name="fit", short_help="Fit controls, and features from your 
 app.command(short_help="Make a control of directions that others found.")(directions.import_directions)
 app.command(short_help="Steer the images of some seeds, and say what moved.")(steering.apply)
 app.command(short_help="Measure what a control really does.")(evaluating.evaluate)
+app.command(short_help="Find how far each knob can be turned, and what ends it.")(limits.limits)
+app.command(short_help="Relate how far classes move to how much they vary.")(variability.variability)
 app.command(short_help="Steer in a browser: turn, lock, hold and drive.")(studio.studio)
 fit.command(short_help="An axis for each measured column.")(fitting.axes)
 fit.command(short_help="A walk for each edit, learned without labels.")(fitting.walks)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from steerable.protocols import Edit
 
 LOSSES = ("squared", "perceptual")
+OWN_EDIT = "NAME = st.as_edit(function, st.Knob(...))"
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 Within = Annotated[
@@ -41,21 +42,27 @@ def named(text: str) -> list[list[Edit]]:
         ValueError: none, an unknown one, one twice, a file without that edit.
     """
     from steerable.edits import edit
+    from steerable.protocols import Edit
 
     names = parse_names(text)
-    found: list[list[Edit]] = [[_own(name)] if ".py:" in name else list(edit(name)) for name in names]
+    found: list[list[Edit]] = [[own(name, Edit, "an edit", OWN_EDIT)] if ".py:" in name else list(edit(name)) for name in names]
     knobs = [one.knob.name for group in found for one in group]
     if not names or len(set(knobs)) < len(knobs):
         raise ValueError(f'name each edit once, with commas, for example zoom,brightness; got "{text}".')
     return found
 
 
-def _own(text: str) -> Edit:
-    """The edit ``NAME`` of ``FILE.py``, which runs as ``python FILE.py`` would: it is the user's own."""
-    from steerable.protocols import Edit
+def own(text: str, kind: type[Any], what: str, how: str) -> Any:
+    """What is called ``NAME`` in ``FILE.py``, which runs as ``python FILE.py`` would: it is the user's own.
 
+    Args:
+        kind: the protocol that it follows; ``what`` and ``how`` say in errors what that is and how it is made.
+
+    Raises:
+        ValueError: no such file, one that does not run, nothing of that name or kind in it.
+    """
     path, _, name = text.rpartition(":")
-    how = "An edit of your own is FILE.py:NAME with NAME = st.as_edit(function, st.Knob(...))"
+    how = f"{what[:1].upper()}{what[1:]} of your own is FILE.py:NAME with {how}"
     if not Path(path).is_file():
         raise ValueError(f"{path} does not exist. {how}.")
     try:
@@ -63,10 +70,10 @@ def _own(text: str) -> Edit:
     except (Exception, SystemExit) as error:
         raise ValueError(f"{path} does not run: {type(error).__name__}: {error}.") from error
     if name not in there:
-        edits = [key for key, value in there.items() if isinstance(value, Edit) and not isinstance(value, type)]
-        raise ValueError(f'{path} has no "{name}"; its edits: {", ".join(edits) or "none"}. {how}.')
-    if not isinstance(there[name], Edit) or isinstance(there[name], type):
-        raise ValueError(f"{name} of {path} is of the type {type(there[name]).__name__}, not an edit. {how}.")
+        fitting = [key for key, value in there.items() if isinstance(value, kind) and not isinstance(value, type)]
+        raise ValueError(f'{path} has no "{name}", but {", ".join(fitting) or "nothing of the kind"}. {how}.')
+    if not isinstance(there[name], kind) or isinstance(there[name], type):
+        raise ValueError(f"{name} of {path} is of the type {type(there[name]).__name__}, not {what}. {how}.")
     return there[name]
 
 

@@ -161,11 +161,11 @@ def parse_pairs(given: Sequence[str], flag: str) -> dict[str, str]:
     return pairs
 
 
-def parse_sweep(text: str) -> tuple[str, tuple[float, ...]]:
+def parse_sweep(text: str, flag: str = "--strip") -> tuple[str, tuple[float, ...]]:
     """``yaw=-20,0,20`` or ``yaw=-20:20:5`` (five amounts from end to end) -> the knob and its amounts; ``yaw`` alone -> none."""
     if "=" not in text and text.strip():
         return text.strip(), ()
-    ((name, value),) = parse_pairs([text], "--strip").items()
+    ((name, value),) = parse_pairs([text], flag).items()
     try:
         if ":" in value:
             low, high, count = value.split(":")
@@ -176,7 +176,7 @@ def parse_sweep(text: str) -> tuple[str, tuple[float, ...]]:
     except ValueError:
         amounts = []
     if not 1 <= len(amounts) <= COLUMNS or not all(math.isfinite(amount) for amount in amounts):
-        raise ValueError(f'--strip takes up to {COLUMNS} amounts as yaw=-20,0,20 or yaw=-20:20:5 (from, to, how many); got "{text[:60]}".')
+        raise ValueError(f'{flag} takes up to {COLUMNS} amounts as yaw=-20,0,20 or yaw=-20:20:5 (from, to, how many); got "{text[:60]}".')
     return name, tuple(amounts)
 
 

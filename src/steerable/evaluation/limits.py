@@ -12,7 +12,7 @@ Source: Jahanian, Chai & Isola, "On the 'steerability' of generative adversarial
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ from steerable.controls.directions import amounts as turned
 from steerable.evaluation.attribute import Attribute, image_means, resolved
 from steerable.evaluation.plausible import BEYOND, HALF, halved, knob_of, reach, threshold_over
 from steerable.evaluation.quality import FULL_RANK, frechet_distance, kernel_distance
-from steerable.evaluation.usable import Usable, usable_range, with_range
+from steerable.evaluation.usable import Usable, range_before, usable_range, with_range
 from steerable.features import backbone
 from steerable.features.perceptual import Perceptual
 from steerable.protocols import Control, Feature, Generator, Knob, Latents
@@ -191,7 +191,8 @@ def limits(
             kernel distance (16) or the Fréchet distance (1281), a class that the generator lacks.
     """
     turning = knob_of(control, knob)
-    measured, asked = resolved(attribute, turning.name), _asked(turning, amounts)
+    low, high = range_before(control, turning.name)  # so that default amounts are the same once a range was written
+    measured, asked = resolved(attribute, turning.name), _asked(replace(turning, low=low, high=high), amounts)
     judge = network or backbone.shipped()
     wide = int(getattr(judge, "num_features", FULL_RANK))
     if n < 16 or batch < 1:

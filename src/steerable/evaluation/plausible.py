@@ -19,7 +19,7 @@ from steerable.protocols import Control, Generator, Images, Knob, Values
 
 HALF = "unsteered images reduced to half their size"
 BEYOND = 2.0  # times the knob's range, as far as default amounts go
-TRIED = 8  # amounts, by default
+TRIED = (1 / 32, 1 / 16, *(i / 8 for i in range(1, 9)))  # amounts by default, of the furthest
 
 
 def knob_of(control: Control, name: str | None) -> Knob:
@@ -82,7 +82,7 @@ def largest_amount(
     """The largest amount whose steered images stay plausible on both sides, over all classes together: alpha* of eq. 6.
 
     Args:
-        candidates: amounts above 0, tried from the smallest on; by default eight up to twice the knob's range.
+        candidates: amounts above 0, tried from the smallest on; by default ten up to twice the knob's range.
         classes: of a class-conditional generator; they take turns.
         threshold, n, seed: as in ``limits``.
 
@@ -95,7 +95,7 @@ def largest_amount(
     if n < 16:
         raise ValueError(f"a kernel distance takes 16 images or more, got {n}.")
     furthest = max(abs(side) for side in reach(knob)) * BEYOND if candidates is None else 0.0
-    wanted = sorted(float(one) for one in candidates or [furthest * i / TRIED for i in range(1, TRIED + 1)])
+    wanted = sorted(float(one) for one in candidates or [furthest * share for share in TRIED])
     if not all(0 < one < float("inf") for one in wanted):
         raise ValueError(f"amounts to choose from are above 0, got {wanted}.")
     labels = None if classes is None else [classes[i % len(classes)] for i in range(2 * n)]

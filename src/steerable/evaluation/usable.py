@@ -98,9 +98,19 @@ def with_range(control: Any, name: str, found: Usable, record: Mapping[str, Any]
     checks.known(name, [knob.name for knob in control.knobs], "knob")
     changed = _with_range(control, name, found)
     if "fit" in {field.name for field in fields(changed)}:
-        kept = {**dict(changed.fit).get("limits", {}), name: {"low_ends": found.low_ends, "high_ends": found.high_ends, **record}}
+        ends = {"low_ends": found.low_ends, "high_ends": found.high_ends, "range_before": list(range_before(control, name))}
+        kept = {**dict(changed.fit).get("limits", {}), name: {**ends, **record}}
         changed = replace(changed, fit={**changed.fit, "limits": kept})
     return changed
+
+
+def range_before(control: Any, name: str) -> tuple[float, float]:
+    """The range that a knob had before limits were first written into it; the one that it has, where none were."""
+    written = dict(getattr(control, "fit", {})).get("limits", {}).get(name)
+    if written:
+        low, high = written["range_before"]
+        return float(low), float(high)
+    return next((knob.low, knob.high) for knob in control.knobs if knob.name == name)
 
 
 def _with_range(control: Any, name: str, found: Usable) -> Any:

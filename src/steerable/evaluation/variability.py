@@ -47,7 +47,7 @@ class Variability:
         sigma: (k,) standard deviation of the attribute over the data of a class; where the attribute is that of random pixels, over pixels.
         changes: (k, n) the attribute at the upper end minus that at the lower, of each latent; NaN where it was not found at both.
         means: (k, 2) at the lower and at the upper end, over what was found.
-        looks: (k, n) perceptual distance between the two ends of each latent; None where no network was given.
+        looks: (k, n) perceptual distance between the two ends of each latent; None where they were not asked for.
         sigma_from: where sigma comes from; ``pictures`` (k,) how many images of each class (0: it was given).
         threshold, distances: the kernel distance that alpha* had to stay below, and ``(amount, distance at -, at +)`` of those tried.
         n, seed: latents a class.
@@ -108,6 +108,7 @@ def variability(
     amount: float | None = None,
     threshold: float | None = None,
     network: Callable[[Images], Tensor] | None = None,
+    looks: bool = False,
     candidates: Sequence[float] | None = None,
     knob: str | None = None,
     classes: Sequence[int] | None = None,
@@ -127,11 +128,12 @@ def variability(
         amount: alpha*, the same for all classes.
         threshold: without ``amount``, the largest kernel distance of steered to unsteered images that alpha* may reach on either
             side; by default that of unsteered images reduced to half their size.
-        network: images -> features for the kernel distance, by default the shipped backbone. Where it is given and has maps, as that one
-            has, how different the two ends look is measured too.
-        candidates: amounts above 0 to choose alpha* from; by default eight up to twice the knob's usable range.
+        network: images -> features for the kernel distance, by default the shipped backbone.
+        looks: also measure how different the two ends of each latent look, for ``contrast``; the network must then have maps, as that
+            one has.
+        candidates: amounts above 0 to choose alpha* from; by default ten up to twice the knob's usable range.
         knob: which, where the control has several.
-        classes: their indices; all of the generator's, or all in the data, by default.
+        classes: their indices; all of the generator's by default.
         names: of the classes; those of the data, or their numbers, by default.
         n, seed: latents a class; take a seed that nothing was fitted on.
         quality_n: images for each kernel distance.
@@ -143,6 +145,8 @@ def variability(
     if n < 2 or batch < 1:
         raise ValueError(f"a spread takes 2 latents a class or more, got n={n}, in batches of {batch}.")
     turning, measured = knob_of(control, knob), resolved(attribute, knob_of(control, knob).name)
+    judge: Any = network or backbone.shipped()
+    distance = Perceptual(judge) if looks else None
     chosen = _classes(generator, sigma, classes, names)
     labels = names_of(chosen, sigma, names)
     spread, pictures, source = _sigma(generator, control, measured, sigma, chosen, labels, n=n, seed=seed, psi=psi, batch=batch)
@@ -152,7 +156,7 @@ def variability(
             generator,
             control,
             turning,
-            network=network or backbone.shipped(),
+            network=judge,
             threshold=threshold,
             candidates=candidates,
             classes=chosen,
@@ -163,11 +167,10 @@ def variability(
         )
     elif not 0 < amount < float("inf"):
         raise ValueError(f"alpha* is an amount above 0 in {turning.unit or 'the unit of the knob'}, got {amount}.")
-    looks = Perceptual(network) if hasattr(network, "activations") else None  # type: ignore[arg-type]
     changes, means, seen = [], [], []
     for number in progress.track(chosen, f"steer every class by {turning.name}"):
         latents = class_latents(generator, control, number, n=n, seed=seed, psi=psi)
-        ends, distances = _ends(generator, control, turning, measured, latents, float(amount), looks, seed=seed, batch=batch)
+        ends, distances = _ends(generator, control, turning, measured, latents, float(amount), distance, seed=seed, batch=batch)
         changes.append(image_means(ends[1]) - image_means(ends[0]))
         means.append(torch.stack([end.nanmean() for end in ends]))
         seen.append(distances)
@@ -182,7 +185,7 @@ def variability(
         sigma=spread,
         changes=torch.stack(changes),
         means=torch.stack(means),
-        looks=None if looks is None else torch.stack(seen),
+        looks=torch.stack(seen) if looks else None,
         sigma_from=source,
         pictures=pictures,
         threshold=threshold,
@@ -234,13 +237,18 @@ def _classes(generator: Generator, sigma: Spread, classes: Sequence[int] | None,
         raise ValueError(f"{owner} has no classes: variability compares the classes of a class-conditional generator.")
     if classes is not None:
         chosen = [int(one) for one in classes]
-    elif isinstance(sigma, ImageSource):
-        chosen = list(range(min(len(sigma.classes), int(count))))
+    elif isinstance(sigma, ImageSource) and len(sigma.classes) not in (0, int(count)):
+        raise ValueError(
+            f"{sigma.name} has {len(sigma.classes)} classes, {owner} has {count}: class i of the data is taken for class i of the "
+            "generator, so say which they share: classes 0-9."
+        )
     else:
         chosen = list(range(int(count)))
     wrong = [one for one in chosen if one < 0 or (count and one >= int(count))]
     if wrong:
         raise ValueError(f"{owner} has the classes 0 to {int(count) - 1}, got {', '.join(map(str, wrong[:5]))}.")
+    if isinstance(sigma, ImageSource) and not sigma.classes:
+        raise ValueError(f"{sigma.name} has no classes: label its pictures, or leave the data out to take the generator's own.")
     if len(set(chosen)) < len(chosen) or len(chosen) < 3:
         raise ValueError(f"a correlation takes 3 different classes or more, got {len(set(chosen))} of {owner}.")
     if names is not None and len(names) not in (len(chosen), int(count or 0)):
@@ -322,10 +330,8 @@ def data_spread(
     """The attribute's standard deviation over the pictures of each class, and how many there were (the first ``most`` of each).
 
     Raises:
-        ValueError: pictures of another size than the generator's, no labels, a class with fewer than two pictures.
+        ValueError: pictures of another size than the generator's, a class with fewer than two pictures.
     """
-    if not source.classes:
-        raise ValueError(f"{source.name} has no classes: label its pictures, or leave the data out to take the generator's own.")
     if tuple(source.images.shape[1:]) != tuple(image_shape):
         raise ValueError(
             f"{source.name} was read as pictures of {tuple(source.images.shape[1:])}, the generator makes {tuple(image_shape)}: "
