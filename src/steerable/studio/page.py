@@ -17,6 +17,7 @@ from steerable.studio.visit import Visit
 from steerable.studio.workshop import Workshop
 
 STYLE = Path(__file__).parent / "studio.css"
+TURN_DARK = "() => setDark(!Quasar.Dark.isActive)"  # NiceGUI's own function; the page begins as the browser prefers
 
 
 def build(workshop: Workshop, asked: str | None = None, *, origin: str = "") -> Visit:
@@ -34,7 +35,6 @@ def build(workshop: Workshop, asked: str | None = None, *, origin: str = "") -> 
             trouble = str(error)
     visit = Visit(workshop, bench, state)
     ui.add_css(STYLE)
-    dark = ui.dark_mode(None)
     with ui.header(elevated=False).classes("studio-head items-center no-wrap row"):
         ui.label("steerable studio").classes("title")
         chooser = ui.select(list(workshop.benches), value=_name_of(bench, workshop)).props(
@@ -42,7 +42,8 @@ def build(workshop: Workshop, asked: str | None = None, *, origin: str = "") -> 
         )
         ui.label("Every picture here is synthetic: a generator made it; it shows nobody.").classes("note")
         ui.space()
-        ui.button(icon="brightness_6", on_click=lambda: dark.set_value(not dark.value)).props('flat dense round aria-label="light or dark"')
+        shade = ui.button(icon="brightness_6").props('flat dense round aria-label="light or dark"')
+        shade.on("click", js_handler=TURN_DARK)  # in the browser: ui.dark_mode would style the whole page anew at every update
     with ui.element("main").classes("studio"):
         with ui.column().classes("gap-3 no-wrap"):
             stage.Stage(visit)

@@ -38,7 +38,7 @@ def application(workshop: Workshop, *, token: str | None = None) -> limits.Door:
         client.on_delete(visit.close)
 
     ui.page("/", title="steerable studio", favicon="🎚", response_timeout=20)(root)
-    ui.run_with(app, dark=None, title="steerable studio", reconnect_timeout=5.0, show_welcome_message=False, markdown=False)
+    ui.run_with(app, dark=None, title="steerable studio", reconnect_timeout=15.0, show_welcome_message=False, markdown=False)
     return limits.Door(app, token=token)
 
 
