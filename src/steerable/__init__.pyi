@@ -1,8 +1,10 @@
 from .cards import push_to_hub as push_to_hub
+from .controls.amortised import Controller as Controller
 from .controls.chain import Chain as Chain
 from .controls.controller import AlongAxis as AlongAxis
 from .controls.directions import Directions as Directions
 from .controls.directions import amounts as amounts
+from .controls.solve import Solve as Solve
 from .controls.trajectory import Trajectory as Trajectory
 from .doctor import examine as examine
 from .edits import as_edit as as_edit
@@ -19,6 +21,7 @@ from .features.network import feature as feature
 from .features.perceptual import Perceptual as Perceptual
 from .features.pixels import Box as Box
 from .features.pixels import RegionPixels as RegionPixels
+from .fitting.amortised import fit_controller as fit_controller
 from .fitting.axes import fit_axes as fit_axes
 from .fitting.calibrate import calibrate as calibrate
 from .fitting.curved import fit_walk as fit_walk

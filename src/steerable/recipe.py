@@ -23,10 +23,11 @@ from torch import Tensor
 from steerable import checks, files, films, progress, render, store, zoo
 from steerable.controls.controller import AlongAxis
 from steerable.controls.directions import Directions, amounts
+from steerable.controls.solve import Solve
 from steerable.controls.trajectory import Path as Course
 from steerable.controls.trajectory import Trajectory
 from steerable.edits import EDITS, measured_edit
-from steerable.features.network import select
+from steerable.features.network import NetworkFeature, select
 from steerable.features.pixels import Box, RegionPixels
 from steerable.generators.module import ModuleGenerator
 from steerable.protocols import Control, Generator, Images, Knob, Latents
@@ -44,13 +45,15 @@ WIDE = 6  # seeds side by side in a film, before a second row begins
 
 
 class Turn(BaseModel):
-    """Knobs of one control, turned by amounts, with others held, or set to values."""
+    """Knobs of one control, turned by amounts, with others held; or columns of features, set to values."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    control: str = Field(description="the knobs that are used, as a control file in base64")
+    control: str = Field("", description="the knobs that are used, as a control file in base64; none where values are set without one")
     amounts: dict[str, Finite] = {}
     values: dict[str, Finite] = {}
-    hold: tuple[str, ...] = ()
+    hold: tuple[str, ...] = Field((), description="knobs; where values are solved for, any features")
+    by: Literal["axis", "solve"] = Field("axis", description="how values are set: along each knob's axis, or by controls.solve")
+    heads: tuple[str, ...] = Field((), description="features of a user's own that are set or held, as files in base64")
 
 
 class Drive(BaseModel):
@@ -138,13 +141,25 @@ def turn(
     values: Mapping[str, float] | None = None,
     hold: Sequence[str] = (),
     swept: Sequence[str] = (),
+    by: Literal["axis", "solve"] = "axis",
+    heads: Sequence[bytes] = (),
 ) -> Turn:
-    """A turn that carries the knobs it uses (``swept`` ones too) and no others. Directions, walks and chains of them can be carried."""
+    """A turn that carries the knobs it uses (``swept`` ones too) and no others. Directions, walks and chains of them can be carried;
+    values that are solved for need none.
+
+    Args:
+        by: "axis", or "solve": values and holds may then be columns and features that the control has no knob of.
+        heads: files of features of one's own, as ``store.save_feature`` writes them.
+    """
     used: list[str] = list(dict.fromkeys([*(amounts or {}), *(values or {}), *hold, *swept]))
-    small = control[used]
-    small = replace(small, fit={"method": control.fit.get("method", "")})
-    data = base64.b64encode(store.control_bytes(small)).decode()
-    return Turn(control=data, amounts=dict(amounts or {}), values=dict(values or {}), hold=tuple(hold))
+    if by == "solve" and control is not None:
+        used = [name for name in used if name in {knob.name for knob in control.knobs}]
+    data = ""
+    if control is not None and used:
+        small = replace(control[used], fit={"method": control.fit.get("method", "")})
+        data = base64.b64encode(store.control_bytes(small)).decode()
+    carried = tuple(base64.b64encode(head).decode() for head in heads)
+    return Turn(control=data, amounts=dict(amounts or {}), values=dict(values or {}), hold=tuple(hold), by=by, heads=carried)
 
 
 def steer(recipe: Recipe, generator: Generator) -> list[Latents]:
@@ -170,12 +185,15 @@ def _steered(recipe: Recipe, generator: Generator, columns: Sequence[Mapping[str
             f"this recipe belongs to {recipe.generator} ({recipe.fingerprint[:4]}…), the generator is ({generator.fingerprint[:4]}…)."
         )
     generator = as_made(recipe, generator)
-    control = None if recipe.turn is None else unpack(recipe.turn, generator)
+    turn = recipe.turn
+    control = None if turn is None or not turn.control else unpack(turn, generator)
+    setter = solver(generator, turn) if turn is not None and turn.by == "solve" and turn.values else None
     _all_can_move(recipe, control, {name for column in columns for name in column})
-    start = begin(recipe, generator, None if control is None else control.space.name)
-    if recipe.turn is None and recipe.drive is None and recipe.offset is None:
+    at = setter if setter is not None else control
+    start = begin(recipe, generator, None if at is None else at.space.name)
+    if turn is None and recipe.drive is None and recipe.offset is None:
         return [start for _ in columns]
-    rows = [_one(recipe, generator, control, start[i : i + 1], columns) for i in progress.track(range(len(start)), "steering")]
+    rows = [_one(recipe, generator, control, setter, start[i : i + 1], columns) for i in progress.track(range(len(start)), "steering")]
     return [start.at(torch.cat([one.values for one in column])) for column in zip(*rows, strict=True)]
 
 
@@ -208,10 +226,44 @@ def begin(recipe: Recipe, generator: Generator, space: str | None = None) -> Lat
     return latents_of(generator, recipe.seeds, space=space, psi=recipe.psi, cutoff=recipe.cutoff, labels=recipe.label)
 
 
-def _one(recipe: Recipe, generator: Generator, control: Any, latents: Latents, columns: Sequence[Mapping[str, float]]) -> Sequence[Latents]:
+def solver(generator: Generator, turn: Turn, values: Mapping[str, float | str] | None = None) -> Solve:
+    """What sets the values of a turn that solves for them: the lines of its control, and its own features beside the ready ones.
+
+    Args:
+        values: other ones than the turn's, percentiles among them.
+    """
+    wanted = dict(turn.values) if values is None else dict(values)
+    control = unpack(turn, generator) if turn.control else None
+    lines = [knob.name for knob in control.knobs if knob.name in wanted] if control is not None else []
+    axes = control[lines] if isinstance(control, Directions) and lines else None
+    return Solve(generator, set=wanted, hold=list(turn.hold), features=own_features(turn), axes=axes)
+
+
+def own_features(turn: Turn) -> list[NetworkFeature]:
+    """The features that a turn carries.
+
+    Raises:
+        ValueError: the recipe was changed by hand or cut.
+    """
+    found = []
+    for text in turn.heads:
+        try:
+            content = base64.b64decode(text, validate=True)
+        except ValueError:
+            raise ValueError("a feature inside this recipe is not base64: the recipe was changed by hand or cut.") from None
+        found.append(store.feature_of(content, zoo.load_backbone(), what="a feature inside this recipe"))
+    return found
+
+
+def _one(
+    recipe: Recipe, generator: Generator, control: Any, setter: Solve | None, latents: Latents, columns: Sequence[Mapping[str, float]]
+) -> Sequence[Latents]:
     """One seed, steered: as many latents as there are columns."""
-    if recipe.turn is not None:
+    if recipe.turn is not None and control is not None and recipe.turn.amounts:
         latents = control.steer(latents, amounts(control, latents, recipe.turn.amounts))
+    if setter is not None:
+        latents = setter.solve(latents).latents
+    elif recipe.turn is not None and control is not None:
         for name, value in recipe.turn.values.items():
             (feature,) = select(zoo.load_features(device=str(latents.values.device)), [name])
             latents = AlongAxis(generator, control[name], feature).steer(latents, latents.values.new_full((1, 1), value))
@@ -270,7 +322,9 @@ def unpack(one: Turn, generator: Generator) -> Any:
     control = store.control_of(content, what="the control inside this recipe", generator=generator)
     if one.hold and not isinstance(control, Directions):
         raise ValueError(f"only straight knobs can hold others, {', '.join(knob.name for knob in control.knobs)} are not: leave hold out.")
-    return control.held(one.hold) if one.hold else control
+    known = {knob.name for knob in control.knobs}
+    hold = [name for name in one.hold if one.by == "axis" or name in known]
+    return control.held(hold) if hold else control
 
 
 def trajectory(generator: Generator, box: tuple[int, int, int, int]) -> Trajectory:

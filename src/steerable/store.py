@@ -22,6 +22,7 @@ from torch import Tensor
 
 from steerable import checks, files, hub, importing, shipped
 from steerable.checkpoints import folders
+from steerable.controls.amortised import Controller
 from steerable.controls.chain import Chain
 from steerable.controls.directions import Directions
 from steerable.controls.walk import Step, Walk
@@ -32,7 +33,7 @@ from steerable.generators.module import ModuleGenerator
 from steerable.protocols import Control, Generator, Images, Knob, LatentSpace
 
 VERSION = 1
-CONTROLS = ("directions", "walk", "chain")
+CONTROLS = ("directions", "walk", "chain", "amortised")
 logger = logging.getLogger(__name__)
 
 
@@ -42,7 +43,7 @@ def save_control(control: Control, path: str | os.PathLike[str]) -> Path:
 
 
 def load_control(path: str | os.PathLike[str], *, generator: Generator | None = None) -> Any:
-    """Read a control: ``Directions``, a ``Walk`` or a ``Chain``.
+    """Read a control: ``Directions``, a ``Walk``, a ``Controller`` or a ``Chain``.
 
     Args:
         path: of a file, an address on the Hub, or the name of a shipped one: "digits32-joint-zoom-walk".
@@ -80,12 +81,16 @@ def _control_parts(control: Control) -> tuple[dict[str, Tensor], dict[str, Any]]
         sides = {"behind": control.behind, "ahead": control.ahead}
         tensors = {f"{side}.{name}": tensor for side, step in sides.items() for name, tensor in step.tensors.items()}
         described |= {"kind": "walk", "strides": list(control.strides)}
+    elif isinstance(control, Controller):
+        tensors = {f"layers.{i}": layer for i, layer in enumerate(control.layers)}
+        tensors |= {"basis": control.basis, "centre": control.centre, "spread": control.spread}
+        described |= {"kind": "amortised"}
     elif isinstance(control, Chain):
         parts = [_control_parts(part) for part in control.parts]
         tensors = {f"{number}.{name}": tensor for number, (held, _) in enumerate(parts) for name, tensor in held.items()}
         described |= {"kind": "chain", "parts": [description for _, description in parts]}
     else:
-        raise TypeError(f"a {type(control).__name__} is not saved: only Directions, Walk and Chain are all that they need to steer.")
+        raise TypeError(f"a {type(control).__name__} is not saved: only Directions, Walk, Controller and Chain are all that they need.")
     return {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}, described
 
 
@@ -121,6 +126,10 @@ def _control(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> A
         low, high = description["strides"]
         behind, ahead = (Step(**_below(tensors, f"{side}.")) for side in ("behind", "ahead"))
         return Walk(knobs, space, behind, ahead, (float(low), float(high)), fit)
+    if kind == "amortised":
+        layers = _below(tensors, "layers.")
+        ordered = tuple(layers[str(i)] for i in range(len(layers)))
+        return Controller(knobs, space, tensors["basis"], ordered, tensors["centre"], tensors["spread"], fit)
     raise ValueError(f'a part of kind "{kind}" is no control')
 
 
@@ -143,13 +152,18 @@ def save_feature(feature: NetworkFeature, path: str | os.PathLike[str]) -> Path:
 def load_feature(path: str | os.PathLike[str], backbone: Callable[[Images], Tensor]) -> NetworkFeature:
     """Read a feature back onto the backbone that it was trained on."""
     path = Path(path)
-    tensors, description = _unpack(read_bytes(path), str(path))
+    return feature_of(read_bytes(path), backbone, what=str(path))
+
+
+def feature_of(content: bytes, backbone: Callable[[Images], Tensor], *, what: str) -> NetworkFeature:
+    """The feature in the bytes of a file; ``what`` names it in errors."""
+    tensors, description = _unpack(content, what)
     if description.get("kind") != "feature":
-        raise ValueError(f"{path} holds {_kind(description)}, not a feature. Make one with: steer fit label LABELS --name NAME.")
+        raise ValueError(f"{what} holds {_kind(description)}, not a feature. Make one with: steer fit label LABELS --name NAME.")
     try:
         return labels.head_feature(tensors, description, backbone)
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{path} is a feature with a part missing or wrong ({error}): save it again.") from error
+        raise ValueError(f"{what} is a feature with a part missing or wrong ({error}): save it again.") from error
 
 
 def save_generator(

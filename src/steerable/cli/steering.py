@@ -12,7 +12,7 @@ from steerable.cli.looking import SHEET
 from steerable.cli.terminal import parse_box, parse_keyframes, parse_names, parse_pairs, parse_seeds, parse_sweep, plural, say, short
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from steerable.films import Pace
     from steerable.generators.module import ModuleGenerator
@@ -34,12 +34,29 @@ def apply(
     set_: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KNOB=VALUE", help="Move each face until it measures the value: yaw=20, or the percentile p90. Repeatable."
+            "--set",
+            metavar="NAME=VALUE",
+            help="Move each face until it measures the value: yaw=20, or the percentile p90; several with commas. Needs no control.",
         ),
     ] = None,
     hold: Annotated[
-        str, typer.Option(metavar="NAMES", help="Knobs of the control whose attributes stay, with commas; none by default.")
+        str,
+        typer.Option(
+            metavar="NAMES",
+            help="What stays, with commas: knobs of the control; with --set any features too, identity or brightness. None by default.",
+        ),
     ] = "",
+    by: Annotated[
+        str,
+        typer.Option(
+            metavar="WAY",
+            help="How --set finds values: solve, all at once with what is held; or axis, along each knob's straight axis in turn.",
+        ),
+    ] = "solve",
+    head: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Feature of your own, made by 'steer fit label', to set or to hold. Repeatable."),
+    ] = None,
     sweep: Annotated[
         str | None,
         typer.Option(
@@ -115,9 +132,9 @@ def apply(
 
     options.folder(out)
     if recipe is not None:
-        if control or turn or set_ or hold or sweep or hold_box or video or keyframes:
+        if control or turn or set_ or hold or sweep or hold_box or video or keyframes or head:
             raise ValueError(
-                "--recipe makes a picture as it was: leave out the control and --turn, --set, --hold, --strip, --hold-box, --video."
+                "--recipe makes a picture as it was: leave out the control, --turn, --set, --hold, --head, --strip, --hold-box and --video."
             )
         return _again(recipe, generator, device, out)
     if control is None and hold_box is None and not (turn or set_ or hold or sweep or keyframes):
@@ -132,7 +149,7 @@ def apply(
     drive = None if hold_box is None else recipes.Drive(box=parse_box(hold_box), amount=_rest(rest))
     made = options.generator(generator, device, with_)
     options.label_of(made, label)
-    turned, swept = _turn(made, control, turn or [], set_ or [], parse_names(hold), sweep, moments, layers)
+    turned, swept = _turn(made, control, turn or [], set_ or [], parse_names(hold), sweep, moments, layers, by, head or [])
     whole = recipes.Recipe(
         generator=generator,
         fingerprint=made.fingerprint,
@@ -149,7 +166,7 @@ def apply(
     film = None if video is None else _film(whole, moments, pace)
     if moments and film and swept is None:  # the film is all that was asked for
         whole = film
-    measures = options.features(features, None, device)
+    measures = options.features(features, head, device)
     moved = recipes.steer(whole, made)
     if whole is not film:
         _write(whole, made, moved, out)
@@ -209,42 +226,53 @@ def _turn(
     sweep: str | None,
     moments: list[dict[str, float]],
     layers: str | None,
+    by: str,
+    heads: list[Path],
 ) -> tuple[Turn | None, Sweep | None]:
-    """What is turned, and the columns of the strip."""
+    """What is turned and set, and the columns of the strip."""
     from steerable import checks, recipe, store
     from steerable.controls.directions import Directions, amounts
 
+    checks.known(by, ("solve", "axis"), "way to set values (--by)")
     moving = [name for name in dict.fromkeys(name for one in moments for name in one) if name != recipe.REST]
+    wanted = parse_pairs([one for text in set_ for one in text.split(",")], "--set")
+    carried = [store.read_bytes(one) for one in heads]
     if path is None:
-        if turn or set_ or hold or sweep or layers or moving:
+        if turn or sweep or layers or moving or (wanted and by == "axis") or (hold and not wanted):
             raise ValueError(
-                "--turn, --set, --hold, --strip, --keyframes and --layers turn the knobs of a control: name its file, "
-                "for example steer apply axes.safetensors --turn smile=2."
+                "--turn, --strip, --keyframes, --layers, --by axis, and --hold without --set work on the knobs of a control: "
+                "name its file, for example steer apply axes.safetensors --turn smile=2."
             )
-        return None, None
+        values = _values(made, wanted, hold, None, carried)
+        return (recipe.turn(None, values=values, hold=hold, by="solve", heads=carried) if wanted else None), None
     control = store.load_control(path, generator=made)
     known = [knob.name for knob in control.knobs]
-    if not (turn or set_ or sweep or moving):
+    if not (turn or wanted or sweep or moving):
         more = f" and {len(known) - 8} more" if len(known) > 8 else ""
         raise ValueError(f"{path} has the knobs {', '.join(known[:8])}{more}: turn one, for example --turn {known[0]}=1.")
-    asked, wanted = parse_pairs(turn, "--turn"), parse_pairs(set_, "--set")
+    asked, solved = parse_pairs(turn, "--turn"), bool(wanted) and by == "solve"
     swept = None if sweep is None else _swept(sweep, control)
     columns = list(dict.fromkeys([*([swept.knob] if swept else []), *moving]))
-    for name in (*asked, *wanted, *hold, *moving):
+    for name in (*asked, *(() if solved else (*wanted, *hold)), *moving):
         checks.known(name, known, "knob")
-    twice = [name for name in known if [*asked, *wanted, *columns].count(name) > 1]
+    twice = [name for name in dict.fromkeys([*asked, *wanted]) if [*asked, *wanted, *columns].count(name) > 1]
     if twice:
         raise ValueError(f'"{twice[0]}" stands in two of --turn, --set, --strip and --keyframes: choose one.')
     clash = {*asked, *wanted, *columns} & set(hold)
     if clash:
         raise ValueError(f"{', '.join(sorted(clash))} cannot be turned and held at once: take it out of --hold.")
-    for flag, given in (("--set", wanted), ("--hold", hold), ("--layers", layers)):
+    for flag, given in (("--set", [] if solved else wanted), ("--hold", [] if solved else hold), ("--layers", layers)):
         if given and not isinstance(control, Directions):
             raise ValueError(f"{flag} is for straight controls, and {path} has curved ones: leave it out.")
     if layers is not None:
+        if solved:
+            raise ValueError("--layers restricts straight knobs: with --set say --by axis.")
         control = control.held(hold)
         control, hold = (control if control.space.layers else control.lifted(made, "w+")).in_layers(layers), []
     turned = {name: float(amounts(control, 1, {name: text})[0, known.index(name)]) for name, text in asked.items()}
+    if solved:
+        values = _values(made, wanted, hold, control, carried)
+        return recipe.turn(control, amounts=turned, values=values, hold=hold, swept=columns, by="solve", heads=carried), swept
     values = {name: _value(control, name, text) for name, text in wanted.items()}
     return recipe.turn(control, amounts=turned, values=values, hold=hold, swept=columns), swept
 
@@ -269,6 +297,30 @@ def strip_amounts(knob: Knob) -> tuple[float, ...]:
     if low < 0 < high:
         return tuple(neutral + end * share / 3 for end, shares in ((low, (3, 2, 1)), (high, (0, 1, 2, 3))) for share in shares)
     return tuple(knob.low + (knob.high - knob.low) * share / 6 for share in range(7))
+
+
+def _values(made: ModuleGenerator, wanted: Mapping[str, str], hold: list[str], control: Any, heads: list[bytes]) -> dict[str, float]:
+    """The values of ``--set`` as numbers: percentiles are looked up where the solver will look."""
+    from steerable import recipe
+
+    known = {knob.name for knob in control.knobs} if control is not None else {}
+    found = {name: _value(control, name, text) for name, text in wanted.items() if control is not None and name in known}
+    ranks = {name: text for name, text in wanted.items() if name not in found}
+    if any(text.startswith("p") for text in ranks.values()):
+        turn = recipe.turn(control, values=dict.fromkeys(ranks, 0.0), hold=hold, by="solve", heads=heads)
+        setter = recipe.solver(made, turn, ranks)
+        return found | dict(zip(ranks, setter.values(1)[0].tolist(), strict=True))
+    return found | {name: _number(name, text) for name, text in ranks.items()}
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = float("nan")
+    if number - number != 0:
+        raise ValueError(f'--set {name} takes a finite number of its unit or a percentile like p90, got "{text}".')
+    return number
 
 
 def _value(control: Any, name: str, text: str) -> float:

@@ -12,16 +12,8 @@ from torch import Tensor
 from steerable import checks
 from steerable.controls.directions import Directions, cosines
 from steerable.evaluation.response import Response
+from steerable.features.ready import JUDGES as JUDGES
 from steerable.protocols import Latents
-
-JUDGES: Mapping[str, str] = {  # the second judge of an attribute: a network that no fit has seen
-    "yaw": "yaw68",
-    "pitch": "pitch68",
-    "roll": "roll68",
-    "mouth-open": "mouth-open68",
-    "mouth-width": "mouth-width68",
-    "smile": "mouth-width68",
-}
 
 
 @dataclass(frozen=True)
