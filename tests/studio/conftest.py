@@ -1,8 +1,8 @@
 """The studio as its visitors meet it: a server in a process of its own, and the machine's Chromium, headless.
 
-A worker of the tests starts one server, when a test first asks for it. Playwright keeps an event loop in the thread that it is used in, so a
-browser lives as long as one file of tests and no longer. Pictures of pages go to the folder named by STEERABLE_ARTEFACTS, by default
-``artefacts``.
+A worker of the tests starts one server, when a test first asks for it. Playwright keeps an event loop in the thread that it is used in,
+so a browser lives as long as one file of tests and no longer. Pictures of pages go to the folder named by STEERABLE_ARTEFACTS, by
+default ``artefacts``.
 """
 
 from __future__ import annotations

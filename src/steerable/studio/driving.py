@@ -158,6 +158,7 @@ class Driving:
         self.pushed += 1
         self.visit.arrive(frame)
         self.plot.set_content(pictures.ledger_svg(trip.curve, trip.drive.tolerance))
+        self.visit.tell("ledger", trip.curve, trip.drive.tolerance)
         self._say(trip.words())
         row: Row = trip.rows[-1]
         if any(self.stick) and self.pushed < LONGEST and not row.stuck:

@@ -9,9 +9,11 @@ from typing import Any
 from nicegui import ui
 
 from steerable.controls.directions import Directions
-from steerable.protocols import Knob
+from steerable.controls.groups import Controllers
+from steerable.protocols import Control, Knob
 from steerable.studio import pictures, session
 from steerable.studio.pictures import number
+from steerable.studio.road import Road
 from steerable.studio.visit import Visit
 
 THROTTLE = 0.02  # seconds between two events of a slider under a hand
@@ -29,8 +31,19 @@ class LiveSlider(ui.slider):
             listener.throttle = THROTTLE
 
 
+def kind(control: Control) -> str:
+    """What a group is, in words."""
+    if isinstance(control, Directions):
+        return "straight lines"
+    if isinstance(control, Road):
+        return "trajectory, walked when first turned"
+    return "sets values" if isinstance(control, Controllers) else "curved"
+
+
 def reach(knob: Knob) -> tuple[float, float]:
     """The ends of a slider: the usable range and some room beyond it."""
+    if knob.neutral is None:
+        return knob.low, knob.high
     low, high = min(knob.low, 0.0), max(knob.high, 0.0)
     room = ROOM * (high - low) or 1.0
     return low - room, high + room
@@ -62,8 +75,7 @@ class Rows:
         lockable = set(self.visit.bench.lockable)
         with self.place:
             for group, control in self.visit.bench.groups.items():
-                kind = "straight" if isinstance(control, Directions) else "curved"
-                header = ui.label(f"{group} · {kind}, {len(control.knobs)}").classes("group")
+                header = ui.label(f"{group} · {len(control.knobs)}, {kind(control)}").classes("group")
                 for knob in control.knobs:
                     self.rows[knob.name] = Row(self.visit, knob, knob.name in lockable, header)
             if not self.rows:
@@ -110,8 +122,12 @@ def _ends_of(bench: session.Bench, state: session.State) -> dict[str, tuple[str,
     import torch
 
     points, names = [], list(bench.knobs)
-    for name, knob in bench.knobs.items():
-        points += [session.latents(state.turned(name, end or 0.0), bench) for end in (knob.low, knob.high)]
+    names = [name for name in names if not bench.is_road(name)]  # whose ends take seconds each
+    for name in names:
+        knob = bench.knobs[name]
+        points += [session.latents(state.turned(name, end, neutral=knob.neutral), bench) for end in (knob.low, knob.high)]
+    if not points:
+        return {}
     batch = points[0].at(torch.cat([point.values for point in points])) if points[0].labels is None else None
     images = [session.pixels(point, bench)[0] for point in points] if batch is None else session.pixels(batch, bench)
     urls = [pictures.thumbnail(image, side=48) for image in images]
@@ -135,12 +151,12 @@ class Row:
             self.low = ui.element("img").classes("end").props(f'alt="{_plain(knob.name)} low"')
             with ui.element("div").classes("rail"):
                 ui.element("div").classes("range").style(f"left:{share(knob.low):.1f}%;width:{share(knob.high) - share(knob.low):.1f}%")
-                ui.element("div").classes("zero").style(f"left:{share(0.0):.1f}%")
-                self.slider = LiveSlider(min=low, max=high, step=(high - low) / 240, value=0.0, on_change=self._moved)
+                ui.element("div").classes("zero").style(f"left:{share(session.rest(knob)):.1f}%")
+                self.slider = LiveSlider(min=low, max=high, step=(high - low) / 240, value=session.rest(knob), on_change=self._moved)
                 self.slider.props(f'aria-label="{_plain(knob.name)}" thumb-size=16px track-size=3px')
                 self.slider.on("change", self._let_go).on("dblclick", self._reset)
             self.high = ui.element("img").classes("end").props(f'alt="{_plain(knob.name)} high"')
-            self.number = ui.number(value=0.0, step=float(f"{(high - low) / 50:.1g}"), format="%.4g").props("dense outlined")
+            self.number = ui.number(value=session.rest(knob), step=float(f"{(high - low) / 50:.1g}"), format="%.4g").props("dense outlined")
             self.number.props(f'aria-label="{_plain(knob.name)} amount, {_plain(knob.unit)}"')
             self.number.on("keydown.enter", self._typed).on("blur", self._typed)
             self.lock: ui.button | None = None
@@ -153,24 +169,26 @@ class Row:
                         self.bar = ui.element("div")
                     self.says = ui.label("").classes("says num")
                     self.tolerance = ui.number(
-                        value=float(f"{0.25 * session.deviation(knob):.2g}"), min=0, format="%.3g", on_change=self._tolerate
+                        value=session.tolerance(visit.bench, knob.name), min=0, format="%.3g", on_change=self._tolerate
                     )
                     self.tolerance.props(f'dense outlined prefix="±" aria-label="tolerance of {_plain(knob.name)}"')
         self._amount = 0.0
+        self.neutral = session.rest(knob)
 
     # -------------------------------------------------------------- the hand
 
     def _moved(self) -> None:
         value = float(self.slider.value or 0.0)
         if value != self._clamped(self._amount):
-            self.visit.turn(self.knob.name, 0.0 if abs(value) < (self.ends[1] - self.ends[0]) / 480 else value)
+            near = abs(value - self.neutral) < (self.ends[1] - self.ends[0]) / 480
+            self.visit.turn(self.knob.name, self.neutral if near else value)
 
     def _let_go(self) -> None:
         self.visit.keep(f"{self.knob.name} {number(self._amount, 3)}")
 
     def _reset(self) -> None:
-        self.visit.turn(self.knob.name, self.knob.neutral or 0.0)
-        self.visit.keep(f"{self.knob.name} reset")
+        if self.knob.name not in self.visit.state.locks:
+            self.visit.keep(f"{self.knob.name} reset", self.visit.state.without(self.knob.name))
 
     def _typed(self) -> None:
         value = self.number.value
@@ -198,7 +216,7 @@ class Row:
 
     def follow(self) -> None:
         """The state's amount and lock."""
-        amount = self.visit.state.amounts.get(self.knob.name, self.knob.neutral or 0.0)
+        amount = self.visit.state.amounts.get(self.knob.name, self.neutral)
         if amount != self._amount:
             self._amount = amount
             if self.slider.value != self._clamped(amount):

@@ -19,6 +19,7 @@ from steerable import store
 from steerable.controls.directions import Directions
 from steerable.recipe import Finite, Pixel, Recipe, Seed
 from steerable.studio import session
+from steerable.studio.road import Road
 from steerable.studio.session import Bench, State
 
 LONGEST = 48_000  # characters of a link; browsers and servers take about twice that
@@ -52,13 +53,15 @@ def link_of(state: State, bench: Bench, shared: Bench) -> str:
     Raises:
         ValueError: what would have to be carried is too long for an address.
     """
-    used = list(dict.fromkeys([*state.amounts, *state.locks]))
+    used = list(dict.fromkeys([*state.amounts, *bench.freeable(state.locks)]))
     own = [name for name in used if name not in shared.knobs]
     straight = bench.straight
     carried = ""
     if own:
         if straight is None or not set(own) <= {knob.name for knob in straight.knobs}:
-            raise ValueError("a curved control of your own is too long for a link: save the picture, it carries everything.")
+            raise ValueError(
+                "a curved control or a trajectory of your own is too long for a link: save the picture, it carries everything."
+            )
         carried = base64.b64encode(store.control_bytes(Directions(*_stripped(straight[own])))).decode()
     one = Link(
         generator=bench.generator.name,
@@ -114,8 +117,8 @@ def restored(text: str, bench: Bench) -> tuple[State, Bench]:
     else:
         names = {}
     for name in dict.fromkeys([*one.amounts, *one.locks]):
-        if name in names:
-            continue
+        if name in names or (name in bench.columns and name not in one.amounts and name not in one.sums):
+            continue  # carried, or a lock on a column without an axis
         if name not in bench.knobs:
             raise ValueError(f'this link cannot be restored: it turns "{name[:60]}", which this page does not have.')
         if one.sums.get(name) != checksum(bench, name):
@@ -134,7 +137,7 @@ def checksum(bench: Bench, name: str) -> str:
         content = torch.cat([part.flatten() for part in parts]).cpu().float().numpy().tobytes()
     else:
         control = next(control for control in bench.groups.values() if name in [knob.name for knob in control.knobs])
-        content = store.control_bytes(control)
+        content = control.identity.encode() if isinstance(control, Road) else store.control_bytes(control)
     return hashlib.sha256(content).hexdigest()[:12]
 
 

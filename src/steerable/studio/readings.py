@@ -12,9 +12,9 @@ from steerable.controls.controller import AlongAxis
 from steerable.controls.directions import Directions
 from steerable.evaluation.summary import JUDGES
 from steerable.features.network import select
-from steerable.studio import session
+from steerable.studio import pictures, session
 from steerable.studio.pictures import number
-from steerable.studio.session import Bench, State
+from steerable.studio.session import Bench, Leak, State
 from steerable.studio.visit import Visit
 
 
@@ -80,11 +80,12 @@ def solved(state: State, bench: Bench, name: str, value: float) -> Answer:
 
 
 class Readings:
-    """The table of all features, and the line that sets one."""
+    """The line that sets a value, the table of all columns with their locks, and the ledger of the path."""
 
     def __init__(self, visit: Visit) -> None:
         self.visit = visit
         self._solve = visit.latest()
+        self.lines: dict[str, Line] = {}
         with ui.column().classes("w-full gap-2 no-wrap"):
             with ui.row().classes("w-full items-center no-wrap gap-2"):
                 self.asked = ui.input("Set a value", placeholder="yaw 20").props("dense outlined").classes("flex-grow")
@@ -92,8 +93,39 @@ class Readings:
                 ui.button("Set", on_click=self._set).props("unelevated no-caps")
             self.answer = ui.label("").classes("answer").props('role="status"')
             self.answer.set_visibility(False)
-            self.table = ui.html("", sanitize=False).classes("scroll w-full")
+            self.ledger = ui.html("", sanitize=False).classes("w-full ledger")
+            self.ledger.set_visibility(False)
+            with ui.element("div").classes("values head"):
+                for words in ("", "feature", "start", "now", "change", "asked"):
+                    ui.label(words)
+            self.place = ui.element("div").classes("scroll values-all").props('role="table" aria-label="measured features"')
         visit.on("measured", self._read)
+        visit.on("state", self._follow)
+        visit.on("bench", self._build)
+        visit.on("ledger", self._plot)
+        self._build()
+
+    def _build(self) -> None:
+        self.place.clear()
+        self.lines.clear()
+        with self.place:
+            for name, unit in self.visit.bench.columns.items():
+                self.lines[name] = Line(self.visit, name, unit)
+        self.ledger.set_visibility(False)
+        self._follow()
+
+    def _follow(self) -> None:
+        for line in self.lines.values():
+            line.follow()
+
+    def _read(self) -> None:
+        leaks = {leak.name: leak for leak in self.visit.leaks}
+        for name, line in self.lines.items():
+            line.read(leaks.get(name))
+
+    def _plot(self, curve: list[tuple[float, float]], tolerance: float) -> None:
+        self.ledger.set_content(pictures.ledger_svg(curve, tolerance))
+        self.ledger.set_visibility(True)
 
     def _set(self) -> None:
         state, bench = self.visit.state, self.visit.bench
@@ -113,25 +145,54 @@ class Readings:
         self.answer.set_text(words)
         self.answer.classes(**{"add" if bad else "remove": "bad"})
 
-    def _read(self) -> None:
-        measured, bench = self.visit.measured, self.visit.bench
-        if measured is None:
+
+class Line:
+    """One column: its lock, its value at the start and now, the change, and what its knob asks for."""
+
+    def __init__(self, visit: Visit, name: str, unit: str) -> None:
+        self.visit, self.name, self.unit = visit, name, unit
+        judge = f"second judge of {JUDGES_OF[name]}" if name in JUDGES_OF else ""
+        with ui.element("div").classes("values").props(f'role="row" data-column="{name}" title="{judge}"') as self.place:
+            self.lock = ui.button(icon="lock_open", on_click=self._lock).props("flat dense round size=xs aria-pressed=false")
+            self.lock.props(f'aria-label="hold {name}"')
+            with ui.element("div").classes("what"):
+                ui.label(name)
+                ui.label(unit).classes("soft")
+            self.before, self.now, self.change, self.asked = (ui.label("") for _ in range(4))
+        self.locked = False
+
+    def _lock(self) -> None:
+        on = self.name not in self.visit.state.locks
+        self.visit.keep(f"{'lock' if on else 'free'} {self.name}", self.visit.state.locked(self.name, on))
+
+    def follow(self) -> None:
+        locked, asked = self.name in self.visit.state.locks, self.visit.state.amounts.get(self.name)
+        if locked != self.locked:
+            self.locked = locked
+            self.lock.props(f"icon={'lock' if locked else 'lock_open'} aria-pressed={'true' if locked else 'false'}")
+            self.place.classes(**{"add" if locked else "remove": "held"})
+            if not locked:
+                self.place.classes(remove="bad")
+        if (asked is not None) != ("turned" in self.place.classes):
+            self.place.classes(**{"add" if asked is not None else "remove": "turned"})
+        self.asked.set_text("" if asked is None else ("+" if asked > 0 else "") + number(asked, 2))
+
+    def read(self, leak: Leak | None) -> None:
+        """The newest measurement, and of a lock what it leaked."""
+        measured = self.visit.measured
+        if measured is None or self.name not in measured.now:
             return
-        columns, rows = bench.columns, []
-        first = [*measured.state.amounts, *measured.state.locks]
-        order = [name for name in first if name in columns] + [name for name in columns if name not in first]
-        for name in dict.fromkeys(order):
-            now, before = measured.now[name], measured.before[name]
-            asked = measured.state.amounts.get(name)
-            kind = "held" if name in measured.state.locks else "turned" if asked else ""
-            change = now - before
-            sign = "+" if change > 0 else ""
-            judge = f" title='second judge of {JUDGES_OF[name]}'" if name in JUDGES_OF else ""
-            cells = (f"{name} <span class='soft'>{columns[name]}</span>", number(before), number(now), sign + number(change, 2))
-            told = "" if asked is None else ("+" if asked > 0 else "") + number(asked, 2)
-            rows.append(f"<tr class='{kind}'{judge}>" + "".join(f"<td>{cell}</td>" for cell in (*cells, told)) + "</tr>")
-        head = "<tr><th>feature</th><th>start</th><th>now</th><th>change</th><th>asked</th></tr>"
-        self.table.set_content(f"<table class='values'><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>")
+        now, before = measured.now[self.name], measured.before[self.name]
+        self.before.set_text(number(before))
+        self.now.set_text(number(now))
+        change = ("+" if now > before else "") + number(now - before, 2)
+        if leak is None:
+            return self.change.set_text(change)
+        drift = ("+" if leak.drift > 0 else "") + number(leak.drift, 2)
+        self.change.set_text(f"{drift} of ±{number(leak.tolerance, 2)}")
+        if leak.holds == ("bad" in self.place.classes):
+            self.place.classes(**{"remove" if leak.holds else "add": "bad"})
+        self.change.props(f'title="{"held" if leak.holds else "did not hold"}"')
 
 
 JUDGES_OF = {second: first for first, second in JUDGES.items()}

@@ -20,14 +20,18 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from steerable import checks, recipe, render, sampling
+from steerable import checks, recipe, render, sampling, store
 from steerable.controls.chain import Chain
 from steerable.controls.directions import Directions, amounts, join
+from steerable.controls.groups import Controllers
+from steerable.features.network import select
 from steerable.generators.module import ModuleGenerator
 from steerable.protocols import Control, Feature, Knob, Latents
 from steerable.recipe import Recipe
+from steerable.studio.road import Road
 
 STEPS = 200  # of history that are kept
+LOOKED_AT = 64  # images behind the spread of a column without a knob
 Pixels = UInt8[np.ndarray, "h w 3"]
 Corners = tuple[int, int, int, int]  # top, left, bottom, right in pixels
 REGIONS = ("person", "background")
@@ -86,21 +90,34 @@ class Bench:
         """The knobs of these names, freed of what is locked; exactly what a recipe carries."""
         return _control(self, tuple(names), tuple(locks))
 
+    def freeable(self, locks: Sequence[str]) -> tuple[str, ...]:
+        """The locks that have an axis, so that straight knobs can be freed of them exactly."""
+        there = self.lockable
+        return tuple(lock for lock in locks if lock in there)
+
+    def is_road(self, name: str) -> bool:
+        """Whether a knob follows a trajectory, which is of one person."""
+        return any(isinstance(control, Road) and control.name == name for control in self.groups.values())
+
 
 @lru_cache(maxsize=64)
 def _control(bench: Bench, names: tuple[str, ...], locks: tuple[str, ...]) -> Control:
-    used = list(dict.fromkeys([*names, *locks]))
+    free = bench.freeable(locks)
+    used = list(dict.fromkeys([*names, *free]))
     straight = bench.straight
     of_straight = [] if straight is None else [knob.name for knob in straight.knobs]
-    bent = [control for control in bench.groups.values() if not isinstance(control, Directions)]
     for name in used:
         checks.known(name, bench.knobs, "knob")
     parts: list[Control] = []
     if straight is not None and (lines := [name for name in used if name in of_straight]):
-        parts.append(straight[lines].held(list(locks)) if locks else straight[lines])
-    for control in bent:
-        if any(knob.name in used for knob in control.knobs):
-            parts.append(control)
+        parts.append(straight[lines].held(list(free)) if free else straight[lines])
+    for control in bench.groups.values():
+        own = [knob.name for knob in control.knobs if knob.name in used]
+        if isinstance(control, Directions) or not own:
+            continue
+        if isinstance(control, Road):
+            control = control.holding(select(bench.features, [lock for lock in locks if lock in bench.columns]))
+        parts.append(control[own] if isinstance(control, Chain | Controllers) else control)
     return parts[0] if len(parts) == 1 else Chain(tuple(parts))
 
 
@@ -110,7 +127,7 @@ class State:
 
     Attributes:
         amounts: of the knobs that are not neutral, by name, in the order they were first turned.
-        locks: attributes that nothing else may move: straight knobs are freed of those that have an axis, driving and trajectories hold all.
+        locks: columns that nothing else may move: straight knobs are freed of those that have an axis; driving and trajectories hold all.
         boxes: held while driving, each top, left, bottom, right in pixels.
         region: held while driving besides: "person", "background" or "" for neither.
         offset: where driving has led: float32 numbers in base64, added to the latent after the knobs; "" for nowhere.
@@ -125,10 +142,14 @@ class State:
     region: str = ""
     offset: str = ""
 
-    def turned(self, name: str, amount: float, *, neutral: float = 0.0) -> State:
+    def turned(self, name: str, amount: float, *, neutral: float | None = 0.0) -> State:
         """The same with one knob at an amount; neutral ones are left out."""
         rest = {**self.amounts, name: float(amount)}
         return replace(self, amounts={key: value for key, value in rest.items() if key != name or value != neutral})
+
+    def without(self, name: str) -> State:
+        """The same with one knob at rest."""
+        return replace(self, amounts={key: value for key, value in self.amounts.items() if key != name})
 
     def locked(self, name: str, on: bool) -> State:
         locks = tuple(one for one in self.locks if one != name)
@@ -157,8 +178,14 @@ def latents(state: State, bench: Bench) -> Latents:
     point = start(state, bench)
     if state.amounts:
         control = bench.control(tuple(state.amounts), state.locks)
-        point = control.steer(point, amounts(control, point, state.amounts))
+        resting = {knob.name: rest(knob) for knob in control.knobs}
+        point = control.steer(point, amounts(control, point, {**resting, **state.amounts}))
     return recipe.displaced(point, state.offset) if state.offset else point
+
+
+def rest(knob: Knob) -> float:
+    """Where a knob stands that nobody turned; one that sets a value, in the middle of what it reaches."""
+    return (knob.low + knob.high) / 2 if knob.neutral is None else knob.neutral
 
 
 def pixels(point: Latents, bench: Bench) -> list[Pixels]:
@@ -203,10 +230,14 @@ def recipe_of(state: State, bench: Bench, seeds: Sequence[int] = (), *, scale: i
     )
     if not used:
         return whole
-    straight = bench.straight
+    if any(bench.is_road(name) for name in used):  # of this person alone: where it led
+        still = start(replace(state, offset=""), bench)
+        return whole.model_copy(update={"offset": offset_of(latents(state, bench).values[0] - still.values[0])})
+    straight, free = bench.straight, bench.freeable(state.locks)
     if straight is not None and set(used) <= {knob.name for knob in straight.knobs}:
-        return whole.model_copy(update={"turn": recipe.turn(straight, amounts=state.amounts, hold=state.locks)})
-    return whole.model_copy(update={"turn": recipe.turn(bench.control(used, state.locks), amounts=state.amounts)})
+        return whole.model_copy(update={"turn": recipe.turn(straight, amounts=state.amounts, hold=free)})
+    carried = base64.b64encode(store.control_bytes(bench.control(used, state.locks))).decode()
+    return whole.model_copy(update={"turn": recipe.Turn(control=carried, amounts=dict(state.amounts))})
 
 
 def state_of(one: Recipe, bench: Bench) -> tuple[State, Bench]:
@@ -350,20 +381,33 @@ class Leak:
         return abs(self.drift) <= self.tolerance
 
 
-def deviation(knob: Knob) -> float:
-    """The attribute's spread over unsteered images: the middle half over 1.349."""
-    return (knob.value_at(75) - knob.value_at(25)) / 1.349 if knob.percentiles else 1.0
+@lru_cache(maxsize=512)
+def deviation(bench: Bench, name: str) -> float:
+    """A column's spread over unsteered images, the middle half over 1.349: from its knob, or from 64 images where it has none."""
+    knob = bench.knobs.get(name)
+    if knob is not None and knob.percentiles:
+        return (knob.value_at(75) - knob.value_at(25)) / 1.349
+    if name not in bench.columns:
+        return 1.0
+    points = sampling.latents_of(bench.generator, list(range(LOOKED_AT)), space=bench.space)
+    values = sampling.observe(bench.generator, select(bench.features, [name]), points, batch=8)
+    low, high = values[:, 0].quantile(torch.tensor([0.25, 0.75])).tolist()
+    return max(high - low, 1e-6) / 1.349
+
+
+def tolerance(bench: Bench, name: str) -> float:
+    """What a lock may drift unless somebody says otherwise: a quarter of a population deviation, in the column's unit."""
+    return float(f"{0.25 * deviation(bench, name):.2g}")
 
 
 def leaks(state: State, bench: Bench, now: Mapping[str, float], before: Mapping[str, float], tolerances: Mapping[str, float]) -> list[Leak]:
     """One for every lock: measured now against the same person with only the locked knobs turned.
 
     Args:
-        tolerances: in the attribute's own unit; a quarter of a population deviation where there is none.
+        tolerances: in the attribute's own unit; ``tolerance`` where there is none.
     """
-    found = []
-    for name in state.locks:
-        if name in now and name in before:
-            tolerance = tolerances.get(name, 0.25 * deviation(bench.knobs[name]))
-            found.append(Leak(name, bench.columns[name], now[name] - before[name], tolerance))
-    return found
+    return [
+        Leak(name, bench.columns[name], now[name] - before[name], tolerances[name] if name in tolerances else tolerance(bench, name))
+        for name in state.locks
+        if name in now and name in before
+    ]

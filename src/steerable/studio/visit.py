@@ -65,7 +65,7 @@ class Visit:
     # -------------------------------------------------------------- who is told
 
     def on(self, event: str, listener: Callable[..., None]) -> None:
-        """``state``, ``frame``, ``measured``, ``history``, ``seed``, ``bench``, ``draw``, ``trouble``: call this when there is a new one."""
+        """``state``, ``frame``, ``measured``, ``history``, ``seed``, ``bench``, ``draw``, ``ledger``, ``trouble``: call at a new one."""
         self._listeners[event].append(listener)
 
     def tell(self, event: str, *arguments: Any) -> None:
@@ -123,7 +123,7 @@ class Visit:
         """One knob to an amount, while a hand moves."""
         if name in self.state.locks:
             return
-        self.show(self.state.turned(name, amount, neutral=self.bench.knobs[name].neutral or 0.0))
+        self.show(self.state.turned(name, amount, neutral=self.bench.knobs[name].neutral))
 
     def go(self, history: History) -> None:
         """To another step of the history."""
@@ -166,6 +166,8 @@ class Visit:
         before = self._values(replace(frame.state.still(), locks=(), boxes=(), region=""), bench)
         held = replace(frame.state.held_part(), locks=(), boxes=(), region="")
         reference = self._values(held, bench) if frame.state.locks else {}
+        for lock in frame.state.locks:
+            session.tolerance(bench, lock)  # looks at images the first time
         straight, along = bench.straight, {}
         if straight is not None:
             for knob, vector in zip(straight.knobs, straight.vectors, strict=True):

@@ -1,0 +1,107 @@
+"""A trajectory as a slider: walked once to its end for the person who is shown, and looked up from then on.
+
+A trajectory makes a new Jacobian at every step, which takes seconds, and a slider asks twenty times a second. ``Road`` walks to the end of
+the range when a side is first asked for and answers every amount up to there from its way-points.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from steerable import checks
+from steerable.controls.trajectory import Path, Trajectory
+from steerable.protocols import Amounts, Feature, Knob, Latents, LatentSpace
+
+REACH = 1.4  # of the knob's range that a path is walked
+KEPT = 8  # paths
+
+
+@dataclass(frozen=True, eq=False)
+class Road:
+    """One knob that follows a trajectory.
+
+    Attributes:
+        name: of the knob; its amount is the trajectory's, the root-mean-square change of what moves.
+    """
+
+    trajectory: Trajectory
+    name: str
+    _paths: OrderedDict[tuple[bytes, bool], Path] = field(init=False, default_factory=OrderedDict)
+    _one: threading.Lock = field(init=False, default_factory=threading.Lock)
+
+    @property
+    def knobs(self) -> tuple[Knob, ...]:
+        return (replace(self.trajectory.knobs[0], name=self.name),)
+
+    @property
+    def space(self) -> LatentSpace:
+        return self.trajectory.space
+
+    @property
+    def identity(self) -> str:
+        """What makes it the road it is, as text: for a link's checksum."""
+        one = self.trajectory
+        return repr(([f.name for f in one.move], [f.name for f in one.hold], one.weights, one.course, sorted(asdict(one.steps).items())))
+
+    def holding(self, features: Sequence[Feature]) -> Road:
+        """The same, with more held.
+
+        Raises:
+            ValueError: what moves would be held too.
+        """
+        one = self.trajectory
+        there = {feature.name for feature in one.hold}
+        more = [feature for feature in features if feature.name not in there]
+        if not more:
+            return self
+        moves, holds = (list(zip(side, one.weights[start:], strict=False)) for side, start in ((one.move, 0), (one.hold, len(one.move))))
+        options = {name: value for name, value in asdict(one.steps).items() if name != "recomputed"}
+        wider = Trajectory(
+            one.generator,
+            move=moves,
+            hold=[*holds, *more],
+            course=one.course,
+            space=one.space.name,
+            seed=one.seed,
+            judge=None,
+            **options,
+        )
+        return Road(wider, self.name)
+
+    def steer(self, latents: Latents, amounts: Amounts) -> Latents:
+        """Each latent at its amount of its own path; beyond the path's end it stays at the end."""
+        checks.lives_in(latents, self.space, "this trajectory")
+        checks.amounts(amounts, len(latents), self.knobs)
+        rows = [self._at(latents[i : i + 1], float(amount)) for i, amount in enumerate(amounts[:, 0])]
+        return latents.at(torch.cat(rows)) if rows else latents
+
+    def _at(self, latents: Latents, amount: float) -> Tensor:
+        if amount == 0:
+            return latents.values
+        path = self.path(latents, amount > 0)
+        moved, points = path.moved[:, 0].tolist(), path.waypoints
+        for step in range(1, len(points)):
+            if moved[step] >= abs(amount):
+                share = (abs(amount) - moved[step - 1]) / max(moved[step] - moved[step - 1], 1e-12)
+                return torch.lerp(points[step - 1].values, points[step].values, min(max(share, 0.0), 1.0))
+        return points[-1].values
+
+    def path(self, latents: Latents, ahead: bool) -> Path:
+        """One latent's path to either end of what a slider reaches, walked when it is first asked for."""
+        key = (latents.values.detach().cpu().numpy().tobytes(), ahead)
+        with self._one:
+            if key not in self._paths:
+                knob = self.knobs[0]
+                far = REACH * (knob.high if ahead else knob.low)
+                with torch.enable_grad():
+                    self._paths[key] = self.trajectory.path(latents, latents.values.new_full((1, 1), far))
+            self._paths.move_to_end(key)
+            while len(self._paths) > KEPT:
+                self._paths.popitem(last=False)
+            return self._paths[key]
