@@ -1,4 +1,6 @@
-"""Make a control while somebody waits: an axis for a measured column, or for yes and no on thirty faces. ``making`` is its panel.
+"""Make a control while somebody waits: an axis for a measured column, or for yes and no on thirty faces, or a trajectory.
+
+``making`` is its panel.
 
 The fits are those of ``fitting.axes`` and ``fitting.labels``; progress comes through ``progress.shown_by``, and whoever cancels finds
 what was measured so far in the cache of the visit: the same fit goes on from there.
@@ -7,7 +9,7 @@ what was measured so far in the cache of the visit: the same fit goes on from th
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,15 @@ import torch
 
 from steerable import files, progress, zoo
 from steerable.controls.directions import Directions
+from steerable.controls.trajectory import Trajectory
 from steerable.evaluation.response import response
 from steerable.evaluation.summary import largest_leaks, leakage
-from steerable.features.network import column
+from steerable.features.network import column, select
 from steerable.fitting.axes import fit_axes, score_of
 from steerable.fitting.labels import fit_feature
 from steerable.protocols import Feature
 from steerable.studio import session
+from steerable.studio.road import Road
 from steerable.studio.session import Bench
 
 POPULATION, CALIBRATION, LEAKS = 500, 48, 16  # latents: fitted on, for unit and range, for what else moves
@@ -93,6 +97,24 @@ def axis_of_labels(bench: Bench, name: str, answers: Mapping[int, bool], cache: 
         f"always naming the commoner answer {report['baseline']:.2f}. "
     )
     return _made(replace(bench, features=(*bench.features, feature)), feature, cache, job, n, about=about)
+
+
+def road_of(bench: Bench, name: str, holds: Sequence[str], cache: Path, job: Job) -> Made:
+    """A trajectory that moves one measured column or feature while others are held, as a slider.
+
+    Raises:
+        ValueError: nothing to hold, or what moves would be held.
+    """
+    del cache
+    job.words = f"measuring {name} and what is held on unsteered images"
+    held = select(bench.features, [one for one in holds if one != name])
+    if not held:
+        raise ValueError("a trajectory holds something: choose what stays, or lock a feature.")
+    road = Road(Trajectory(bench.generator, move=select(bench.features, [name]), hold=held, space=bench.space, judge=None), f"{name} moved")
+    renamed, _ = session.adopted(bench, road, "trajectories")
+    knob = road.knobs[0]
+    words = f"A trajectory, holding {', '.join(one.name for one in held)}; one population deviation is {knob.high:.3g} {knob.unit}."
+    return Made(renamed, road.name, f"{words} Its way is walked when the slider is first turned.")
 
 
 def _made(bench: Bench, feature: Feature, cache: Path, job: Job, n: int, *, about: str) -> Made:

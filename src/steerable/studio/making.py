@@ -17,6 +17,7 @@ from steerable.studio.fitting import Job, Made
 from steerable.studio.visit import Visit
 
 FACES = 30
+USUAL = ("yaw", "pitch", "brightness")  # what a trajectory holds where nothing is locked
 FIRST = 5000  # seeds that nobody else looks at
 
 
@@ -34,7 +35,11 @@ class Making:
             ui.html("<h2>From a measured feature</h2>", sanitize=False)
             with ui.row().classes("items-center w-full gap-2 no-wrap"):
                 self.column = ui.select([], label="feature", with_input=True).props("dense outlined options-dense").classes("flex-grow")
+                self.form = ui.toggle(["axis", "trajectory"], value="axis", on_change=self._formed).props("dense no-caps unelevated")
+                self.form.props('aria-label="an axis for everybody, or a trajectory for the person who is shown"')
                 self.fit = ui.button("Fit", on_click=self._fit).props("unelevated no-caps")
+            self.holds = ui.select([], label="hold", multiple=True).props("dense outlined options-dense use-chips").classes("w-full")
+            self.holds.set_visibility(False)
             ui.html("<h2>From your own yes and no</h2>", sanitize=False)
             ui.label("Click a face once for yes, twice for no. Thirty are enough for a first axis.").classes("soft")
             self.name = ui.input("what is it?", placeholder="beard").props("dense outlined maxlength=40").classes("w-full")
@@ -53,7 +58,15 @@ class Making:
         self._offer()
 
     def _offer(self) -> None:
-        self.column.set_options(list(self.visit.bench.columns), value=None)
+        columns = list(self.visit.bench.columns)
+        self.column.set_options(columns, value=self.column.value if self.column.value in columns else None)
+        self.holds.set_options(columns, value=[name for name in self.holds.value or [] if name in columns])
+
+    def _formed(self) -> None:
+        self.holds.set_visibility(self.form.value == "trajectory")
+        if self.form.value == "trajectory" and not self.holds.value:
+            state, there = self.visit.state, self.visit.bench.columns
+            self.holds.set_value([name for name in state.locks or USUAL if name in there])
 
     def open(self) -> None:
         """Called when the panel is first looked at: draw the faces."""
@@ -93,7 +106,10 @@ class Making:
         name = self.column.value
         if not name:
             return self.visit.complain("choose the feature that the control shall move.")
-        self._begin(functools.partial(fitting.axis_of, self.visit.bench, name, Path(self._folder.name)))
+        bench, cache = self.visit.bench, Path(self._folder.name)
+        if self.form.value == "trajectory":
+            return self._begin(functools.partial(fitting.road_of, bench, name, list(self.holds.value or []), cache))
+        self._begin(functools.partial(fitting.axis_of, bench, name, cache))
 
     def _learn(self) -> None:
         name = re.sub(r"[^a-z0-9]+", "-", (self.name.value or "").lower()).strip("-")

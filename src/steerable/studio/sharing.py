@@ -14,11 +14,12 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import torch
 from nicegui import events, ui
 
 from steerable import recipe, render, store
 from steerable.controls.directions import Directions
-from steerable.recipe import Recipe, Sweep
+from steerable.recipe import Recipe
 from steerable.studio import limits, links, pictures, session
 from steerable.studio.session import Bench, State
 from steerable.studio.visit import Visit
@@ -119,7 +120,7 @@ class Sharing:
 
     def _save_controls(self) -> None:
         state, straight = self.visit.state, self.visit.bench.straight
-        used = list(dict.fromkeys([*state.amounts, *state.locks]))
+        used = list(dict.fromkeys([*state.amounts, *self.visit.bench.freeable(state.locks)]))
         if straight is None or not set(used) <= {knob.name for knob in straight.knobs}:
             return self.visit.complain("curved controls are saved by the command that fitted them.")
         self._keep(lambda: store.control_bytes(straight[used] if used else straight), "controls.safetensors")
@@ -162,20 +163,21 @@ def image_file(state: State, bench: Bench) -> bytes:
 
 
 def strip_file(state: State, bench: Bench) -> bytes:
-    """The knob that was turned last, swept over its range, the others as they are."""
+    """The knob that was turned last, swept over its range, the others as they are. Carries the recipe of the picture that is shown."""
     name = list(state.amounts)[-1]
     knob = bench.knobs[name]
-    amounts = tuple(knob.low + (knob.high - knob.low) * i / (STRIP - 1) for i in range(STRIP))
-    rest = replace(state, amounts={key: value for key, value in state.amounts.items() if key != name})
-    one = session.recipe_of(rest, bench)
-    used = tuple(dict.fromkeys([*rest.amounts, name]))
-    straight = bench.straight
-    if straight is not None and set(used) <= {k.name for k in straight.knobs}:
-        turn = recipe.turn(straight, amounts=rest.amounts, hold=tuple(lock for lock in state.locks if lock != name), swept=[name])
-    else:
-        turn = recipe.turn(bench.control(used, state.locks), amounts=rest.amounts, swept=[name])
-    one = one.model_copy(update={"turn": turn, "sweep": Sweep(knob=name, amounts=amounts)})
-    return render.png(recipe.draw(one, bench.generator), recipe=one.model_dump_json(exclude_defaults=True))
+    amounts = [knob.low + (knob.high - knob.low) * i / (STRIP - 1) for i in range(STRIP)]
+    points = [session.latents(state.turned(name, amount, neutral=None), bench) for amount in amounts]
+    with torch.inference_mode():
+        columns = [bench.generator(point)[0] for point in points]
+    picture = render.strip(
+        [torch.stack(columns)],
+        row_labels=[f"seed {state.seed}"],
+        column_labels=[f"{amount:+.3g}" if amount else "0" for amount in amounts],
+        title=f"change of {name} ({knob.unit})" if knob.unit else f"change of {name}",
+        scale=max(1, 128 // bench.generator.image_shape[1]),
+    )
+    return render.png(picture, recipe=session.recipe_of(state, bench).model_dump_json(exclude_defaults=True))
 
 
 def film_file(states: list[State], bench: Bench, kind: str, *, between: int = 8) -> bytes:
@@ -214,13 +216,26 @@ def _mp4(av, shown) -> bytes:  # type: ignore[no-untyped-def]
 
 
 def batch_file(state: State, bench: Bench, seeds: list[int]) -> bytes:
-    """A zip of the contact sheet, which carries the recipe, and the measured values of every seed as CSV."""
-    one = session.recipe_of(state, bench, seeds)
-    sheet = render.png(recipe.draw(one, bench.generator), recipe=one.model_dump_json(exclude_defaults=True))
-    seen = session.look(one, bench, measured=True)
+    """A zip of the contact sheet and the measured values of every seed as CSV; the sheet carries the recipe.
+
+    A trajectory is walked anew for each seed; where one is turned, the sheet carries the recipe of the picture that is shown.
+    """
+    if any(bench.is_road(name) for name in state.amounts):
+        one, everybody = session.recipe_of(state, bench), [replace(state, seed=seed) for seed in seeds]
+        points = [session.latents(each, bench) for each in everybody]
+        before = [session.measure(session.start(each, bench), bench) for each in everybody]
+        after = [session.measure(point, bench) for point in points]
+        with torch.inference_mode():
+            images = torch.cat([bench.generator(point) for point in points])
+        picture = render.grid(images, captions=[f"seed {seed}" for seed in seeds], scale=2)
+    else:
+        one = session.recipe_of(state, bench, seeds)
+        picture, seen = recipe.draw(one, bench.generator), session.look(one, bench, measured=True)
+        before, after = seen.before, seen.after
+    sheet = render.png(picture, recipe=one.model_dump_json(exclude_defaults=True))
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in (("sheet.png", sheet), ("measured.csv", pictures.csv_text(seeds, seen.before, seen.after).encode())):
+        for name, content in (("sheet.png", sheet), ("measured.csv", pictures.csv_text(seeds, before, after).encode())):
             archive.writestr(zipfile.ZipInfo(name), content)
         archive.writestr(zipfile.ZipInfo("units.json"), json.dumps(bench.columns, indent=1))
     return buffer.getvalue()
