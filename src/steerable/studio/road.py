@@ -93,15 +93,33 @@ class Road:
         return points[-1].values
 
     def path(self, latents: Latents, ahead: bool) -> Path:
-        """One latent's path to either end of what a slider reaches, walked when it is first asked for."""
-        key = (latents.values.detach().cpu().numpy().tobytes(), ahead)
+        """One latent's path to either end of what a slider reaches, walked when it is first asked for.
+
+        A feature of one column rises ahead and falls behind; which of the two directions of a first step does that is seen on the way.
+        """
+        start = latents.values.detach().cpu().numpy().tobytes()
         with self._one:
-            if key not in self._paths:
-                knob = self.knobs[0]
-                far = REACH * (knob.high if ahead else knob.low)
-                with torch.enable_grad():
-                    self._paths[key] = self.trajectory.path(latents, latents.values.new_full((1, 1), far))
-            self._paths.move_to_end(key)
+            if (start, ahead) not in self._paths:
+                side = self._walked(latents, ahead)
+                if self._rises(side) is (not ahead):
+                    self._paths[start, not ahead] = side
+                    side = self._walked(latents, not ahead)
+                self._paths[start, ahead] = side
+            self._paths.move_to_end((start, ahead))
             while len(self._paths) > KEPT:
                 self._paths.popitem(last=False)
-            return self._paths[key]
+            return self._paths[start, ahead]
+
+    def _walked(self, latents: Latents, ahead: bool) -> Path:
+        knob = self.knobs[0]
+        with torch.enable_grad():
+            return self.trajectory.path(latents, latents.values.new_full((1, 1), REACH * (knob.high if ahead else knob.low)))
+
+    def _rises(self, path: Path) -> bool | None:
+        """Whether the one column that moves is larger at the end; None where several move."""
+        moves = self.trajectory.move
+        if len(moves) > 1 or len(moves[0].columns) > 1:
+            return None
+        with torch.no_grad():
+            begun, ended = (moves[0](self.trajectory.generator(point))[0, 0] for point in (path.waypoints[0], path.end))
+        return bool(ended > begun)

@@ -12,6 +12,7 @@ from steerable.studio import pictures, session
 from steerable.studio.visit import Visit
 
 MOST = 16  # boxes
+PATIENCE = 0.7  # seconds after which a picture that is not there yet is said to be worked on
 HAND = ["pointerdown", "pointermove", "pointerup", "pointerleave"]
 SYNTHETIC = "Synthetic image: made by a generator; it shows nobody."
 
@@ -28,6 +29,8 @@ class Stage:
                 with ui.element("div").classes("big").props('tabindex=0 role="group" aria-label="picture"') as self.frame:
                     self.image = ui.interactive_image(content="", on_mouse=self._mouse, events=[], sanitize=False).classes("w-full")
                     self.image.props('alt="the steered picture" role="img"')
+                    self.busy = ui.label("working …").classes("busy").props('role="status"')
+                    self.busy.set_visibility(False)
                     self.wipe = ui.element("img").classes("wipe").props('alt=""').style("clip-path: inset(0 100% 0 0); width:100%")
                 with ui.column().classes("beside"):
                     ui.label("start").classes("soft")
@@ -54,7 +57,14 @@ class Stage:
         visit.on("seed", self._begin)
         visit.on("state", self._boxed)
         visit.on("trouble", self._troubled)
+        ui.timer(0.4, self._waiting)
         self._begin()
+
+    def _waiting(self) -> None:
+        """Say so where a picture takes longer than a moment: a trajectory that is walked, a large generator."""
+        late = self.visit.late > PATIENCE
+        if late != self.busy.visible:
+            self.busy.set_visibility(late)
 
     def _framed(self) -> None:
         frame = self.visit.frame

@@ -7,6 +7,7 @@ worked out by ``session`` in the workers of ``scheduling``; panels that register
 from __future__ import annotations
 
 import functools
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -55,6 +56,7 @@ class Visit:
         self.tolerances: dict[str, float] = {}
         self.film: list[tuple[State, str]] = []
         self.shown = 0
+        self._asked = 0.0  # when the picture that is waited for was asked for; 0 where none is
         self.drawing = False
         self.picture: ui.element | None = None
         self._listeners: dict[str, list[Callable[..., None]]] = defaultdict(list)
@@ -73,6 +75,7 @@ class Visit:
             listener(*arguments)
 
     def complain(self, error: Exception | str) -> None:
+        self._asked = 0.0
         self.tell("trouble", " ".join(str(error).split())[:300])
 
     def latest(self, *, pause: float = 0.0) -> Latest:
@@ -103,6 +106,7 @@ class Visit:
         """Show a state, without making it a step."""
         fresh = (state.seed, state.psi, state.label) != (self.state.seed, self.state.psi, self.state.label)
         self.state = state
+        self._asked = self._asked or time.monotonic()
         self.tell("state")
         if fresh:
             self.tell("seed")
@@ -155,8 +159,13 @@ class Visit:
         self.tell("state")
         self._framed(frame)
 
+    @property
+    def late(self) -> float:
+        """Seconds that a picture has been waited for."""
+        return time.monotonic() - self._asked if self._asked else 0.0
+
     def _framed(self, frame: Frame) -> None:
-        self.frame = frame
+        self.frame, self._asked = frame, 0.0
         self.shown += 1
         self.tell("frame")
         self._measures.ask(functools.partial(self._judged, frame, self.bench), self._heard)
