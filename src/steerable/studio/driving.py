@@ -43,9 +43,8 @@ class Driving:
                     "outline dense no-caps aria-pressed=false"
                 )
                 self.clear = ui.button("Clear", on_click=self._clear).props('flat dense no-caps aria-label="clear all boxes"')
-                faces = visit.bench.generator.image_shape[0] == 3
                 self.region = ui.toggle({"": "no region", "person": "person", "background": "background"}, value=visit.state.region)
-                self.region.props('dense no-caps unelevated aria-label="region to hold"').set_visibility(faces)
+                self.region.props('dense no-caps unelevated aria-label="region to hold"').set_visibility(False)
                 self.region.on_value_change(self._chosen)
             self.held = ui.label("").classes("soft")
             with ui.row().classes("items-end gap-2 w-full no-wrap"):
@@ -112,6 +111,7 @@ class Driving:
 
     def _offer(self) -> None:
         bench = self.visit.bench
+        self.region.set_visibility(bench.generator.image_shape[0] == 3)
         names = [feature.name for feature in bench.features if feature.differentiable and len(feature.columns) > 1]
         columns = [name for feature in bench.features if feature.differentiable for name in feature.columns]
         self.move.set_options([EVERYTHING, *dict.fromkeys([*names, *columns])], value=EVERYTHING)

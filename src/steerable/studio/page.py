@@ -6,6 +6,7 @@ elements and brings the events; the panels say what they mean; ``session`` works
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from nicegui import ui
@@ -37,9 +38,7 @@ def build(workshop: Workshop, asked: str | None = None, *, origin: str = "") -> 
     ui.add_css(STYLE)
     with ui.header(elevated=False).classes("studio-head items-center no-wrap row"):
         ui.label("steerable studio").classes("title")
-        chooser = ui.select(list(workshop.benches), value=_name_of(bench, workshop)).props(
-            'dense outlined options-dense aria-label="generator"'
-        )
+        chooser = ui.select(workshop.choices, value=_name_of(bench, workshop)).props('dense outlined options-dense aria-label="generator"')
         ui.label("Every picture here is synthetic: a generator made it; it shows nobody.").classes("note")
         ui.space()
         shade = ui.button(icon="brightness_6").props('flat dense round aria-label="light or dark"')
@@ -62,7 +61,21 @@ def build(workshop: Workshop, asked: str | None = None, *, origin: str = "") -> 
                 with ui.tab_panel(names[3]):
                     maker = making.Making(visit)
     tabs.on_value_change(lambda event: maker.open() if event.value == "Make" else None)
-    chooser.on_value_change(lambda event: visit.put_on(workshop.benches[event.value], None, f"open {event.value}"))
+    opening = visit.latest()
+
+    def choose(name: str) -> None:
+        if name in workshop.choices and workshop.benches.get(name) is not visit.bench:
+            opening.ask(functools.partial(workshop.bench, name), lambda bench: visit.put_on(bench, State(), f"open {name}"))
+
+    def named() -> None:
+        """What stands in the chooser: the generator of the visit, or that of a file that was dropped."""
+        name = next(
+            (one for one, bench in workshop.benches.items() if bench.generator is visit.bench.generator), visit.bench.generator.name
+        )
+        chooser.set_options(list(dict.fromkeys([*workshop.choices, name])), value=name)
+
+    chooser.on_value_change(lambda event: choose(event.value))
+    visit.on("bench", named)
     ui.keyboard(on_key=lambda event: _key(visit, event))
     visit.show(visit.state)
     visit.tell("history")

@@ -11,13 +11,12 @@ import json
 import tempfile
 import zipfile
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import torch
 from nicegui import events, ui
 
-from steerable import recipe, render, store
+from steerable import films, recipe, render, sampling, store
 from steerable.controls.directions import Directions
 from steerable.recipe import Recipe
 from steerable.studio import limits, links, pictures, session
@@ -26,6 +25,7 @@ from steerable.studio.visit import Visit
 from steerable.studio.workshop import bench_of
 
 STRIP = 7  # columns
+FPS, KEYFRAMES, FRAMES = 24, 24, 1500  # of a film
 
 
 class Sharing:
@@ -47,9 +47,18 @@ class Sharing:
             with ui.row().classes("gap-1"):
                 ui.button("Image", icon="image", on_click=self._save_image).props("unelevated dense no-caps").classes("q-px-sm")
                 ui.button("Strip", on_click=self._save_strip).props("outline dense no-caps").classes("q-px-sm")
-                ui.button("GIF of the way", on_click=lambda: self._save_film("gif")).props("outline dense no-caps").classes("q-px-sm")
-                ui.button("MP4 of the way", on_click=lambda: self._save_film("mp4")).props("outline dense no-caps").classes("q-px-sm")
                 ui.button("Controls", on_click=self._save_controls).props("outline dense no-caps").classes("q-px-sm")
+            ui.html("<h2>Film the way here</h2>", sanitize=False)
+            with ui.row().classes("items-center gap-2 w-full"):
+                ui.button("MP4", icon="movie", on_click=lambda: self._save_film("mp4")).props("unelevated dense no-caps").classes("q-px-sm")
+                ui.button("GIF", on_click=lambda: self._save_film("gif")).props("outline dense no-caps").classes("q-px-sm")
+                self.seconds = ui.number("s a step", value=1.0, min=0.1, max=10, step=0.1).props("dense outlined").classes("w-20")
+                self.easing = (
+                    ui.select(list(films.EASINGS), value="ease", label="easing").props("dense outlined options-dense").classes("w-28")
+                )
+                self.loop = (
+                    ui.select(list(films.LOOPS), value="boomerang", label="loop").props("dense outlined options-dense").classes("w-32")
+                )
             ui.html("<h2>Apply to many</h2>", sanitize=False)
             with ui.row().classes("items-center gap-2 no-wrap w-full"):
                 self.first = ui.number("from seed", value=0, min=0, precision=0).props("dense outlined").classes("w-24")
@@ -115,8 +124,15 @@ class Sharing:
         self._keep(functools.partial(strip_file, state, bench), f"strip-{list(state.amounts)[-1]}.png".replace(" ", "-"))
 
     def _save_film(self, kind: str) -> None:
-        states = [state for _, state in self.visit.history.steps[: self.visit.history.at + 1]]
-        self._keep(functools.partial(film_file, states, self.visit.bench, kind), f"way.{kind}")
+        try:
+            pace = films.Pace(seconds=float(self.seconds.value or 0), fps=FPS, easing=self.easing.value, loop=self.loop.value)
+        except ValueError as error:
+            return self.visit.complain(error)
+        here = self.visit.state
+        steps = [state for _, state in self.visit.history.steps[: self.visit.history.at + 1]]
+        states = [state for state in steps if (state.seed, state.label) == (here.seed, here.label)]
+        self.said.set_text(f"drawing the {kind} …")
+        self._keep(functools.partial(film_file, states, self.visit.bench, kind, pace), f"way.{kind}")
 
     def _save_controls(self) -> None:
         state, straight = self.visit.state, self.visit.bench.straight
@@ -180,39 +196,31 @@ def strip_file(state: State, bench: Bench) -> bytes:
     return render.png(picture, recipe=session.recipe_of(state, bench).model_dump_json(exclude_defaults=True))
 
 
-def film_file(states: list[State], bench: Bench, kind: str, *, between: int = 8) -> bytes:
-    """The way through some states as a GIF or an MP4: latents are interpolated where two steps have the same seed."""
+def film_file(states: list[State], bench: Bench, kind: str, pace: films.Pace) -> bytes:
+    """The way through some states as a GIF or an MP4, in latent space; it carries the recipe of the last one.
+
+    Raises:
+        ValueError: states that all look the same.
+    """
     from PIL import Image
 
-    points = [session.latents(state, bench) for state in states[-24:]]
-    frames = []
-    for a, b in pairwise(points):
-        shares = [i / between for i in range(between)]
-        frames += [a.at(a.values + share * (b.values - a.values)) for share in shares]
-    frames.append(points[-1])
-    images = [session.pixels(point, bench)[0] for point in frames]
-    side = max(1, 256 // images[0].shape[0])
-    shown = [Image.fromarray(image).resize((image.shape[1] * side, image.shape[0] * side), Image.Resampling.BICUBIC) for image in images]
-    buffer = io.BytesIO()
-    if kind == "gif":
-        shown[0].save(buffer, format="GIF", save_all=True, append_images=shown[1:], duration=60, loop=0)
-        return buffer.getvalue()
-    try:
-        import av
-    except ImportError:
-        raise ValueError("videos need the package av: pip install av. A GIF needs nothing.") from None
-    return _mp4(av, shown)
-
-
-def _mp4(av, shown) -> bytes:  # type: ignore[no-untyped-def]
-    buffer = io.BytesIO()
-    with av.open(buffer, mode="w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=24, options={"crf": "18"})
-        stream.width, stream.height, stream.pix_fmt = shown[0].width // 2 * 2, shown[0].height // 2 * 2, "yuv420p"
-        for picture in shown:
-            container.mux(stream.encode(av.VideoFrame.from_image(picture)))
-        container.mux(stream.encode())
-    return buffer.getvalue()
+    points = [session.latents(state, bench) for state in states[-KEYFRAMES:]]
+    points = [point for i, point in enumerate(points) if i == 0 or not torch.equal(point.values, points[i - 1].values)]
+    if len(points) < 2:
+        raise ValueError("a film shows the way that was taken: turn or drive something first.")
+    frames = points[0].at(films.course(torch.cat([point.values for point in points]), pace))
+    if frames.labels is not None:
+        frames = replace(frames, labels=frames.labels.expand(len(frames.values), *frames.labels.shape[1:]))
+    if len(frames) > FRAMES:
+        raise ValueError(f"a film has at most {FRAMES} pictures here, this one would have {len(frames)}: fewer seconds a step.")
+    side = max(1, 256 // bench.generator.image_shape[1])
+    shown = (
+        Image.fromarray(image).resize((image.shape[1] * side, image.shape[0] * side), Image.Resampling.BICUBIC)
+        for batch in sampling.in_batches(frames, 8)
+        for image in session.pixels(batch, bench)
+    )
+    last = session.recipe_of(states[-1], bench)
+    return films.content(shown, kind, pace, recipe=last.model_dump_json(exclude_defaults=True))
 
 
 def batch_file(state: State, bench: Bench, seeds: list[int]) -> bytes:

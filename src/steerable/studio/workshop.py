@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from pathlib import Path
 import torch
 
 from steerable import checks, store, zoo
+from steerable import shipped as shipped_files
 from steerable.controls.directions import Directions
 from steerable.generators.module import ModuleGenerator
 from steerable.protocols import Control
@@ -40,13 +42,35 @@ class Workshop:
         seconds: of one forward pass of each bench's generator, measured at the start.
     """
 
-    benches: Mapping[str, Bench]
+    benches: dict[str, Bench]
     pool: ThreadPoolExecutor = field(default_factory=scheduling.workers)
-    seconds: Mapping[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    device: str = "cpu"
+    _making: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def first(self) -> str:
         return next(iter(self.benches))
+
+    @property
+    def choices(self) -> list[str]:
+        """What a visitor may choose: the benches, then the shipped generators that are no bench yet."""
+        there = {bench.generator.name for bench in self.benches.values()}
+        return [*self.benches, *(one.name for one in shipped_files.entries().values() if one.kind == "generator" and one.name not in there)]
+
+    def bench(self, name: str) -> Bench:
+        """A bench; that of a shipped generator is made when somebody first chooses it, and is everybody's from then on.
+
+        Raises:
+            ValueError: a name that is none of the choices.
+        """
+        checks.known(name, self.choices, "generator")
+        with self._making:
+            if name not in self.benches:
+                made = bench_of(zoo.load_generator(name, device=self.device), name, device=self.device)
+                self.seconds[name] = forward_seconds(made)
+                self.benches[name] = made
+            return self.benches[name]
 
     def of(self, fingerprint: str) -> Bench:
         """The bench of a generator.
@@ -78,7 +102,7 @@ def opened(sources: Sequence[str], controls: Sequence[Path] = (), *, device: str
             raise ValueError(
                 f"{path} was fitted on {control.space.owner}; name that generator too: steer studio GENERATOR --control {path}."
             )
-    return Workshop(benches, seconds={name: forward_seconds(bench) for name, bench in benches.items()})
+    return Workshop(benches, seconds={name: forward_seconds(bench) for name, bench in benches.items()}, device=device)
 
 
 def bench_of(generator: ModuleGenerator, source: str, loaded: Sequence[tuple[Path, Control]] = (), *, device: str = "cpu") -> Bench:
@@ -111,6 +135,9 @@ def _shipped_controls(generator: ModuleGenerator) -> list[tuple[str, Directions]
             raise ValueError(f"checksum mismatch: {file} is not the file that was shipped. {zoo.REINSTALL}")
         control = store.control_of(content, what=file, generator=generator)
         found.append((entry["group"], _on(control, generator)))
+    for one in shipped_files.entries().values():
+        if one.kind == "control" and (walk := store.load_control(one.name)).space.fingerprint == generator.fingerprint:
+            found.append(("trained with it", walk))
     return found
 
 
