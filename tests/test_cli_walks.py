@@ -81,7 +81,7 @@ def refused(work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return run
 
 
-FIT = "fit walks {edits} -g toy.safetensors --n 32 --out {out}.safetensors"
+FIT = "fit walks {edits} -g toy.safetensors --n 16 --out {out}.safetensors"
 
 
 def fitted(steer: Callable[[str], str], work: Path, out: str, edits: str, more: str = "") -> object:
@@ -209,9 +209,9 @@ def test_a_film_goes_through_its_keyframes_and_carries_its_recipe(suffix, steer,
 def test_straight_walks_and_chains_of_curved_ones_are_filmed_from_nothing_to_what_is_turned(out, steer, work):
     fitted(steer, work, "alone", "brightness,zoom")
     fitted(steer, work, "curved", "brightness,zoom", "--curved --steps 3")
-    steer(f"apply {out}.safetensors --turn brightness=.1 --video turned.gif --seconds 0.5 --fps 8 {APPLY}")
-    assert film_of(work / "turned.gif")[0] == 8  # four there, three back, and the end
-    assert recipe.read(work / "turned.gif").film.keyframes == ({"brightness": 0.0}, {"brightness": 0.1})
+    steer(f"apply {out}.safetensors --turn brightness=.1 --video turned.mp4 --seconds 0.5 --fps 8 {APPLY}")
+    assert film_of(work / "turned.mp4")[0] == 8  # four there, three back, and the end
+    assert recipe.read(work / "turned.mp4").film.keyframes == ({"brightness": 0.0}, {"brightness": 0.1})
 
 
 def test_a_drive_is_filmed_on_its_way(steer, work):

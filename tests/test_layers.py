@@ -21,7 +21,7 @@ ROWS = (  # lowest first
     {"checkpoints", "generators", "features", "edits", "controls", "data", "sources"},
     {"fitting", "training", "evaluation", "plots", "render", "films", "sampling"},
     {"cards", "doctor", "foreign", "hub", "importing", "provenance", "recipe", "store", "zoo"},
-    {"cli", "demo", "scenes", "report", "studio"},
+    {"cli", "demo", "walking", "scenes", "report", "studio"},
 )
 SIDEWAYS = {
     ("checks", "protocols"): "checks name the nouns they refuse",
@@ -54,6 +54,10 @@ SIDEWAYS = {
     ("recipe", "store"): "a recipe names stored controls",
     ("recipe", "zoo"): "a recipe names a generator of the zoo",
     ("cli", "demo"): "the command line starts the demo",
+    ("cli", "walking"): "and the report of walks",
+    ("cli", "scenes"): "figure 27 for any edits is one of its scenes",
+    ("walking", "scenes"): "the report of walks is made of scenes too",
+    ("walking", "report"): "on the same page",
     ("demo", "scenes"): "the demo tells them in order",
     ("demo", "report"): "and puts them on one page",
     ("scenes", "report"): "a scene is made of the page's blocks",

@@ -7,18 +7,11 @@ page. Nothing on the page is written beforehand: every sentence with a number is
 from __future__ import annotations
 
 import json
-import logging
-import os
-import platform
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from steerable import files, recipe, render, report, sampling, store, zoo
 from steerable.fitting.axes import fit_axes
@@ -27,7 +20,6 @@ from steerable.scenes import box, fits, leaks, people
 from steerable.scenes.cast import FIRST, MOVES, PORTRAITS, QUICK, Cast, Plan, Scene, saved
 
 __all__ = ["QUICK", "Plan", "run"]
-log = logging.getLogger(__name__)
 
 GENERATOR = "faces64"
 FEATURES = ("pixels", "pose", "mouth", "eyes", "face-place", "smile", "pose68", "mouth68", "regions")
@@ -45,7 +37,7 @@ def run(out: Path, *, seed: int = 0, device: str = "cpu", plan: Plan | None = No
         The path of ``report.html``. Beside it: ``picture.png``, ``figures/``, ``controls/``, ``measured.csv`` and ``options.json``.
     """
     out, plan = Path(out), plan or Plan()
-    ledger = _Ledger(out)
+    ledger = _Ledger(report.Stages(out))
     with ledger.timed("load"):
         generator = zoo.load_generator(GENERATOR, device=device)
         features = zoo.load_features(*FEATURES, device=device)
@@ -77,28 +69,23 @@ def run(out: Path, *, seed: int = 0, device: str = "cpu", plan: Plan | None = No
 
 @dataclass(frozen=True, eq=False)
 class _Ledger:
-    """What the stages made so far; each stage's figures are written as it ends."""
+    """What the stages made so far, their measurements and the pictures with recipes."""
 
-    out: Path
-    sections: list[Section] = field(default_factory=list)
+    stages: report.Stages
     rows: list[dict[str, Any]] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
     recipes: list[tuple[str, recipe.Recipe]] = field(default_factory=list)
 
-    @contextmanager
-    def timed(self, name: str) -> Iterator[None]:
-        log.info("%s", name)
-        started = time.perf_counter()
-        yield
-        self.seconds[name] = time.perf_counter() - started
+    @property
+    def out(self) -> Path:
+        return self.stages.out
+
+    def timed(self, name: str) -> AbstractContextManager[None]:
+        return self.stages.timed(name)
 
     def stage(self, title: str, make: Callable[[], Scene]) -> None:
         with self.timed(title):
             scene = make()
-        for block in scene.blocks:
-            if isinstance(block, Figure):
-                files.write_bytes(self.out / "figures" / f"{block.name}.png", block.png)
-        self.sections.append(Section(title, scene.blocks))
+        self.stages.add(title, scene.blocks)
         self.rows.extend(scene.rows)
         self.recipes.extend(scene.pictures)
 
@@ -111,25 +98,22 @@ class _Ledger:
         sampling.write_table(self.out / "measured.csv", columns, about)
         options = self._options(cast, device)
         files.write_text(self.out / "options.json", json.dumps(options, indent=1) + "\n")
-        total, size = sum(self.seconds.values()), " × ".join(map(str, cast.generator.image_shape[1:]))
+        total, size = self.stages.total, " × ".join(map(str, cast.generator.image_shape[1:]))
         opening = (
             f"A pretrained face generator ({cast.generator.name}, {size} pixels) became steerable in {total:.0f} seconds on "
-            f"{_counted(torch.get_num_threads(), 'thread')}: sampled, measured, fitted, steered and evaluated in one run. Every number "
+            f"{report.threads()}: sampled, measured, fitted, steered and evaluated in one run. Every number "
             f"stands with its n, its seeds and its judge, the network or the pixels that measured it."
         )
         foot = [
             ("Generator", f"{cast.generator.name}, weights {cast.generator.fingerprint[:16]}"),
             ("Seeds", f"{cast.seed} for the population and the fits; {FIRST} on for the people who are steered"),
-            ("Versions", ", ".join(f"{name} {number}" for name, number in options["versions"].items())),
-            ("Machine", f"{os.cpu_count()} cores, {_counted(torch.get_num_threads(), 'thread')}, device {device}"),
-            ("Seconds", "; ".join(f"{name} {spent:.1f}" for name, spent in self.seconds.items()) + f"; all {total:.0f}"),
         ]
-        sections = [Section("What this run made", (top,)), *self.sections, Section("How to repeat it", self._repeat(cast.seed))]
-        page = report.html("Steerable: a face generator with named, measured controls", opening, sections, foot)
+        sections = [Section("What this run made", (top,)), *self.stages.sections, Section("How to repeat it", self._repeat(cast.seed))]
+        title = "Steerable: a face generator with named, measured controls"
+        page = report.html(title, opening, sections, self.stages.foot(foot, device=device))
         return files.write_text(self.out / "report.html", page)
 
     def _options(self, cast: Cast, device: str) -> dict[str, Any]:
-        packages = ("steerable", "torch", "numpy", "scikit-learn", "kornia")
         return {
             "command": "steer demo",
             "seed": cast.seed,
@@ -140,9 +124,7 @@ class _Ledger:
             "holds": {move.name: list(move.hold) for move in MOVES},
             "portraits": list(PORTRAITS),
             "generator": {"name": cast.generator.name, "fingerprint": cast.generator.fingerprint},
-            "versions": {**{name: _version(name) for name in packages}, "python": platform.python_version()},
-            "machine": {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "processor": platform.machine()},
-            "seconds": {name: round(spent, 1) for name, spent in self.seconds.items()},
+            **self.stages.options(),
         }
 
     def _repeat(self, seed: int) -> tuple[Text, ...]:
@@ -159,14 +141,3 @@ class _Ledger:
             ),
             Text("measured.csv has every measured face of the strips and of the yaw table; options.json what this run resolved to."),
         )
-
-
-def _counted(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

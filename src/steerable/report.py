@@ -1,18 +1,28 @@
 """One self-contained page: sections of text, figures and tables become HTML with every picture inside.
 
-What is said and shown is decided in ``demo`` and ``scenes``; how it looks, in ``templates/report.html.j2``. The page asks nothing of any
+What is said and shown is decided in ``demo``, ``walking`` and ``scenes``; how it looks, in ``templates/report.html.j2``. The page asks nothing of any
 network: pictures are data URIs, fonts are the reader's own.
 """
 
 from __future__ import annotations
 
 import base64
+import logging
+import os
+import platform
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from steerable import files
+
+log = logging.getLogger(__name__)
+PACKAGES = ("steerable", "torch", "numpy", "scikit-learn", "kornia")
 TEMPLATES = Path(__file__).parent / "templates"
 PROVENANCE = ("n", "seeds", "judge")  # the columns without which no number is printed
 
@@ -77,6 +87,74 @@ class Section:
     @property
     def anchor(self) -> str:
         return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
+
+
+@dataclass(frozen=True, eq=False)
+class Stages:
+    """What a run has made so far: sections, their figures as files, and how long each stage took."""
+
+    out: Path
+    sections: list[Section] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        log.info("%s", name)
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - started
+
+    def add(self, title: str, blocks: Sequence[Block]) -> None:
+        """A section; its figures are written at once, so that an interrupt loses no finished stage."""
+        for block in blocks:
+            if isinstance(block, Figure):
+                files.write_bytes(self.out / "figures" / f"{block.name}.png", block.png)
+        self.sections.append(Section(title, tuple(blocks)))
+
+    @property
+    def total(self) -> float:
+        return sum(self.seconds.values())
+
+    def foot(self, first: Sequence[tuple[str, str]], *, device: str) -> list[tuple[str, str]]:
+        """What stands at the end of every page: what was looked at, versions, machine, seconds."""
+        return [
+            *first,
+            ("Versions", ", ".join(f"{name} {number}" for name, number in versions().items())),
+            ("Machine", f"{os.cpu_count()} cores, {threads()}, device {device}"),
+            ("Seconds", "; ".join(f"{name} {spent:.1f}" for name, spent in self.seconds.items()) + f"; all {self.total:.0f}"),
+        ]
+
+    def options(self) -> dict[str, Any]:
+        """Versions, machine and seconds, for ``options.json``."""
+        import torch
+
+        return {
+            "versions": versions(),
+            "machine": {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "processor": platform.machine()},
+            "seconds": {name: round(spent, 1) for name, spent in self.seconds.items()},
+        }
+
+
+def versions() -> dict[str, str]:
+    return {**{name: _version(name) for name in PACKAGES}, "python": platform.python_version()}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def threads() -> str:
+    """``2 threads``."""
+    import torch
+
+    return counted(torch.get_num_threads(), "thread")
+
+
+def counted(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def html(title: str, opening: str, sections: Sequence[Section], foot: Sequence[tuple[str, str]]) -> str:

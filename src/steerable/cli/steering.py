@@ -146,6 +146,8 @@ def apply(
         options.file(video, f".{films.kind_of(video)}", "a film", flag="--video")
     numbers = tuple(parse_seeds(seeds))
     moments = [] if keyframes is None else parse_keyframes(keyframes)
+    if hold_box is None and any(recipes.REST in one for one in moments):
+        raise ValueError(f'"{recipes.REST}" in --keyframes is the amount of a drive: give the box to hold, --hold-box 16,18,52,46.')
     drive = None if hold_box is None else recipes.Drive(box=parse_box(hold_box), amount=_rest(rest))
     made = options.generator(generator, device, with_)
     options.label_of(made, label)
@@ -190,8 +192,6 @@ def _film(whole: Recipe, moments: list[dict[str, float]], pace: Pace) -> Recipe:
         asked, turn = [ends], None if turn is None else turn.model_copy(update={"amounts": {}})
     if len(asked) == 1:
         asked = [dict.fromkeys(asked[0], 0.0), *asked]
-    if any(recipe.REST in one for one in asked) and whole.drive is None:
-        raise ValueError(f'"{recipe.REST}" in --keyframes is the amount of a drive: give the box to hold, --hold-box 16,18,52,46.')
     film = recipe.Film(keyframes=tuple(asked), seconds=pace.seconds, fps=pace.fps, easing=pace.easing, loop=pace.loop)
     film.frames()  # refuses films that are too long
     return whole.model_copy(update={"turn": turn, "sweep": None, "film": film})
