@@ -1,4 +1,4 @@
-"""Walks that imitate an edit: straight, curved, inside a box, and two at once. Half a minute on two cores.
+"""Walks that imitate an edit: straight, curved, inside a box, two at once, and as a film. Half a minute on two cores.
 
     python examples/walks.py [FOLDER]
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 import steerable as st
+from steerable import films
 
 out = Path(sys.argv[1] if len(sys.argv) > 1 else "walks")
 out.mkdir(parents=True, exist_ok=True)
@@ -41,5 +42,12 @@ with torch.no_grad():
     columns = [faces(one) for one in (people, brighter, both, face.steer(people, st.amounts(face, people, red_face=0.2)))]
 words = ["as sampled", "brightness +0.2, curved", "brightness and zoom", "face redder"]
 st.strip([torch.stack(row) for row in zip(*columns, strict=True)], column_labels=words).save(out / "strip.png")
+
+# The same move as a film; any tensors can be keyframes, here the amounts of both knobs.
+pace = films.Pace(seconds=1, fps=12, loop="boomerang")
+moments = films.course(torch.tensor([[0.0, 0.0], [0.2, 0.0], [0.2, 0.2]]), pace)
+with torch.no_grad():
+    frames = [st.strip([faces(alone.steer(people, row.expand(len(people), -1)))]) for row in moments]
+films.write(out / "walk.gif", frames, pace)
 print("how different they look:", *(f"{value:.2f}" for value in looks(columns[0], columns[1])))
-print(f"written: {out / 'strip.png'}")
+print(f"written: {out / 'strip.png'}, {out / 'walk.gif'}")

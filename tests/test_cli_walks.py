@@ -28,6 +28,19 @@ def breaking(images, amounts, calls=[]):
     calls.append(1)
     return images * (1 if len(calls) < 6 else float("nan"))
 
+def stopping(images, amounts, calls=[]):
+    calls.append(1)
+    if len(calls) > 5:
+        raise KeyboardInterrupt
+    return images
+
+def crooked(images, amounts):
+    return images[:, :, 1:]
+
+def failing(images, amounts):
+    return images @ amounts
+
+STOPPING, CROOKED, FAILING = (st.as_edit(one, st.Knob(one.__name__, "", -1, 1)) for one in (stopping, crooked, failing))
 GAMMA = st.as_edit(gamma, st.Knob("gamma", "stops", -1, 1))
 BREAKING = st.as_edit(breaking, st.Knob("breaking", "", -1, 1))
 OTHER = 3
@@ -152,6 +165,8 @@ def test_a_function_of_the_user_s_is_an_edit(steer, work):
         ("red --within small.png", ["small.png is 16 x 8 pixels", "16 x 16: resize it"]),
         ("red --within black.png", ["black everywhere"]),
         ("own.py:NOTHING", ['own.py has no "NOTHING"', "GAMMA, BREAKING"]),
+        ("own.py:CROOKED", ['the edit "crooked" must return targets (1, 3, 16, 16)', "got (1, 3, 15, 16)"]),
+        ("own.py:FAILING", ['the edit "failing" fails: RuntimeError']),
         ("own.py:OTHER", ["OTHER of own.py is of the type int, not an edit"]),
         ("lost.py:GAMMA", ["lost.py does not exist"]),
         ("broken.py:GAMMA", ["broken.py does not run: ZeroDivisionError"]),
@@ -166,6 +181,15 @@ def test_a_fit_that_diverges_keeps_the_last_good_state_under_another_name(refuse
     said = refused("fit walks brightness,own.py:BREAKING -g toy.safetensors --n 96 --out gone.safetensors")
     assert "the loss of breaking is nan after" in said and "The last good state is kept in gone-kept.safetensors" in said
     assert [knob.name for knob in store.load_control(work / "gone-kept.safetensors").knobs] == ["brightness", "breaking"]
+
+
+def test_a_fit_that_is_interrupted_keeps_what_was_learned_under_another_name(work, monkeypatch, capsys):
+    monkeypatch.chdir(work)
+    capsys.readouterr()
+    code = execute(["fit", "walks", "brightness,own.py:STOPPING", "-g", "toy.safetensors", "--n", "96", "--out", "stopped.safetensors"])
+    assert code == 130 and "kept in stopped-kept.safetensors" in capsys.readouterr().err
+    assert [knob.name for knob in store.load_control(work / "stopped-kept.safetensors").knobs] == ["brightness", "stopping"]
+    assert not (work / "stopped.safetensors").exists()
 
 
 # ------------------------------------------------------------------ panels and films

@@ -27,6 +27,9 @@ STORY = (
     "evaluate",
     "limits",
     "variability",
+    "combine",
+    "report",
+    "report walks",
     "studio",
 )
 VERBS = ("", *STORY)

@@ -72,19 +72,24 @@ def as_edit(change: Callable[..., Any], knob: Knob) -> ImageEdit:
         >>> gamma = as_edit(lambda x, a: x.add(1).div(2).pow(2 ** -a[:, None, None, None]) * 2 - 1, Knob("gamma", "stops", -1, 1))
 
     Raises:
-        ValueError: the knob has no neutral amount; at the call: targets or mask of another shape than the images.
+        ValueError: the knob has no neutral amount; at the call: targets or mask of another shape than the images, or what the
+            function itself raises.
     """
     if knob.neutral is None:
         raise ValueError(f'an edit shifts an image from where it is, so "{knob.name}" needs a neutral amount: Knob(..., neutral=0.0).')
 
     def checked(images: Images, amounts: Tensor) -> tuple[Images, Mask]:
-        result = change(images, amounts)
-        targets, mask = result if isinstance(result, tuple) else (result, torch.ones_like(images[:, :1]))
+        try:
+            result = change(images, amounts)
+        except Exception as error:
+            raise ValueError(f'the edit "{knob.name}" fails: {type(error).__name__}: {error}.') from error
+        targets, mask = result if isinstance(result, tuple) and len(result) == 2 else (result, torch.ones_like(images[:, :1]))
         expected = (len(images), 1, *images.shape[2:])
-        if targets.shape != images.shape or tuple(mask.shape) != expected:
+        got = [tuple(one.shape) if isinstance(one, Tensor) else type(one).__name__ for one in (targets, mask)]
+        if got != [tuple(images.shape), expected]:
             raise ValueError(
                 f'the edit "{knob.name}" must return targets {tuple(images.shape)} and, if any, a mask {expected}; '
-                f"got {tuple(targets.shape)} and {tuple(mask.shape)}."
+                f"got {got[0]} and {got[1]}."
             )
         return targets, mask.to(images)
 

@@ -1,7 +1,7 @@
 """One self-contained page: sections of text, figures and tables become HTML with every picture inside.
 
-What is said and shown is decided in ``demo``, ``walking`` and ``scenes``; how it looks, in ``templates/report.html.j2``. The page asks nothing of any
-network: pictures are data URIs, fonts are the reader's own.
+What is said and shown is decided in ``demo``, ``walking`` and ``scenes``; how it looks, in ``templates/report.html.j2``. The page asks
+nothing of any network: pictures are data URIs, fonts are the reader's own.
 """
 
 from __future__ import annotations

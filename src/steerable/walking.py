@@ -73,6 +73,9 @@ def run(
         raise ValueError(
             f"{made.name} makes grey pictures, and {', '.join(edits)} needs colour: ask for others, for example zoom,brightness."
         )
+    names = [one.knob.name for group in groups for one in group]
+    if "combined" in parts and len(names) < 2:
+        raise ValueError(f"several edits at once are two or more, got {names[0]}: ask for another, or leave out the part combined.")
     stages = report.Stages(out)
     subject = Subject(made, plan, seed, steerability.portraits_of(made), _foreground(made, device))
     if {"walks", "limits", "combined"} & set(parts):
@@ -105,8 +108,6 @@ def _foreground(generator: ModuleGenerator, device: str) -> Callable[[Images], T
 def _together(subject: Subject) -> list[str]:
     names = [name for name in TOGETHER if name in subject.walks]
     names += [name for name in subject.walks if name not in names]
-    if len(names) < 2:
-        raise ValueError(f"several edits at once are two or more, got {', '.join(names)}: ask for another, or leave out the part combined.")
     return names[: max(2, sum(name in TOGETHER for name in names))]
 
 

@@ -1,7 +1,7 @@
 """``steer``: the verbs of the story, in its order. torch is imported when a verb runs, not for ``--help``.
 
     train steerable · zoo · import · doctor · sample · measure · fit axes | walks | label · import-directions · apply · evaluate ·
-    limits · variability · studio · demo
+    limits · variability · combine · report walks · studio · demo
 
 Each verb parses, calls the library, and shows what came out; nothing is computed here. ``looking`` has the verbs before fitting,
 ``options`` what several verbs share, ``terminal`` how things are read and shown.
@@ -23,6 +23,7 @@ from steerable.cli import (
     importing,
     limits,
     looking,
+    reporting,
     steering,
     studio,
     terminal,
@@ -52,6 +53,8 @@ STORY = (
     "evaluate",
     "limits",
     "variability",
+    "combine",
+    "report",
     "studio",
     "axes",
     "walks",
@@ -70,6 +73,7 @@ SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 app = typer.Typer(name="steer", context_settings=SETTINGS, **LOOK)
 fit = typer.Typer(context_settings=SETTINGS, **LOOK)
 train = typer.Typer(context_settings=SETTINGS, **LOOK)
+report = typer.Typer(context_settings=SETTINGS, **LOOK)
 
 app.command(short_help="Steer real faces, end to end, and write a report.")(evaluating.demo)
 app.add_typer(train, name="train", short_help="Train generators that are steerable by construction.")
@@ -84,7 +88,10 @@ app.command(short_help="Steer the images of some seeds, and say what moved.")(st
 app.command(short_help="Measure what a control really does.")(evaluating.evaluate)
 app.command(short_help="Find how far each knob can be turned, and what ends it.")(limits.limits)
 app.command(short_help="Relate how far classes move to how much they vary.")(variability.variability)
+app.command(short_help="Compare walks fitted jointly with walks fitted alone.")(reporting.combine)
+app.add_typer(report, name="report", short_help="Write a report of everything that was measured.")
 app.command(short_help="Steer in a browser: turn, lock, hold and drive.")(studio.studio)
+report.command(short_help="How far walks go, and why not further.")(reporting.walks)
 fit.command(short_help="An axis for each measured column.")(fitting.axes)
 fit.command(short_help="A walk for each edit, learned without labels.")(fitting.walks)
 fit.command(short_help="A feature from your own labels.")(fitting.label)
@@ -115,6 +122,11 @@ def top(
 @fit.callback()
 def fit_help() -> None:
     """Fit controls: axes of measured columns, walks that imitate an edit; and features from your own labels."""
+
+
+@report.callback()
+def report_help() -> None:
+    """Measure, and write one self-contained HTML page: every figure and table with its n, its seeds and its judge."""
 
 
 def main(arguments: list[str] | None = None) -> None:

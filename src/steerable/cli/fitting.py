@@ -156,7 +156,7 @@ def _fitted(made: ModuleGenerator, groups: list[list[Edit]], out: Path, *, curve
     """The walks as one control. A fit that diverges or is interrupted leaves what is good so far beside ``out``, under another name."""
     from steerable import store
     from steerable.fitting.curved import fit_walk
-    from steerable.fitting.walks import Diverged, fit_directions
+    from steerable.fitting.walks import Diverged, Interrupted, fit_directions
 
     if joint:
         groups = [[one for group in groups for one in group]]
@@ -167,13 +167,16 @@ def _fitted(made: ModuleGenerator, groups: list[list[Edit]], out: Path, *, curve
         for group in groups:
             finished.append(fit_walk(made, group[0], **how) if curved else fit_directions(made, group, **how))
     except (Diverged, KeyboardInterrupt) as error:
-        kept = [*finished, *([error.last] if isinstance(error, Diverged) and error.last is not None else [])]
+        last = error.last if isinstance(error, Diverged | Interrupted) else None
+        kept = [*finished, *([] if last is None else [last])]
         place = out.with_stem(out.stem + "-kept")
         if kept:
             store.save_control(_one(kept), place)
         if isinstance(error, Diverged):
             where = f"The last good state is kept in {place}" if kept else "There was no good state to keep"
             raise ValueError(f"{error} {where}.") from error
+        if kept:
+            terminal.complain(f"what was fitted so far is kept in {place}, the last walk unfinished.")
         raise
     return _one(finished)
 

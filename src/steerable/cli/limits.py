@@ -59,7 +59,6 @@ def limits(
     """
     resolved = dict(locals())
     from steerable import files, plots, render, store, zoo
-    from steerable.cli import edits as walked
     from steerable.evaluation.limits import limits as measured
     from steerable.evaluation.quality import FULL_RANK
 
@@ -73,7 +72,7 @@ def limits(
         )
     made = options.generator(generator, device, with_)
     loaded = store.load_control(control, generator=made)
-    label = walked.label_of(made, label)
+    label = options.label_of(made, label)
     chosen = attributes.chosen(loaded, knobs)
     asked = _amounts(amounts, chosen)
     looked_at = attributes.attributes(chosen, attribute, foreground, device)

@@ -21,7 +21,7 @@ from steerable.controls.walk import Step, Walk, rows_of
 from steerable.edits import narrowed
 from steerable.fitting.calibrate import calibrate
 from steerable.fitting.descent import products
-from steerable.fitting.walks import Diverged, Loss, Task, as_edits, check_numbers, loss_name, ranged, relative_loss
+from steerable.fitting.walks import Diverged, Interrupted, Loss, Task, as_edits, check_numbers, loss_name, ranged, relative_loss
 from steerable.protocols import Edit, Generator, LatentSpace, home
 
 WIDEST = 4096  # dimensions of a row: the networks of more would not fit into memory
@@ -59,6 +59,7 @@ def fit_walk(
     Raises:
         ValueError: unknown edit or space, several edits, numbers out of range, amounts that leave nothing visible, a space too wide.
         Diverged: a loss that is no longer finite; ``.last`` is the walk before it.
+        Interrupted: Ctrl-C; ``.last`` is the walk so far.
     """
     edits = as_edits(edit)
     if len(edits) != 1:
@@ -83,23 +84,26 @@ def fit_walk(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, math.ceil(n / batch))
     losses: list[float] = []
     before = [one.detach().clone() for one in parameters]
-    for some, drawn in task.samples(latents, batch, rng):
-        residual = task.residual(some, drawn)
-        moved = walk.followed(some.values, drawn[:, 0], steps)
-        squared, gradient, _ = products(residual, moved, None)
-        value = float(squared.mean())
-        if not math.isfinite(value):
-            with torch.no_grad():
-                for one, kept in zip(parameters, before, strict=True):
-                    one.copy_(kept)
-            raise Diverged(task.diverged(value, len(losses) * batch, lr), _frozen(walk, {}) if losses else None)
-        before = [one.detach().clone() for one in parameters]
-        optimiser.zero_grad()
-        if moved.requires_grad:
-            moved.backward(gradient / len(some))
-            optimiser.step()
-        schedule.step()
-        losses.append(value)
+    try:
+        for some, drawn in task.samples(latents, batch, rng):
+            residual = task.residual(some, drawn)
+            moved = walk.followed(some.values, drawn[:, 0], steps)
+            squared, gradient, _ = products(residual, moved, None)
+            value = float(squared.mean())
+            if not math.isfinite(value):
+                with torch.no_grad():
+                    for one, kept in zip(parameters, before, strict=True):
+                        one.copy_(kept)
+                raise Diverged(task.diverged(value, len(losses) * batch, lr), _frozen(walk, {}) if losses else None)
+            before = [one.detach().clone() for one in parameters]
+            optimiser.zero_grad()
+            if moved.requires_grad:
+                moved.backward(gradient / len(some))
+                optimiser.step()
+            schedule.step()
+            losses.append(value)
+    except KeyboardInterrupt as stop:
+        raise Interrupted(_frozen(walk, {}) if losses else None) from stop
 
     walk = _frozen(walk, {})
     tail = losses[-max(1, len(losses) // 10) :]

@@ -45,6 +45,14 @@ class Diverged(ValueError):
         self.last = last
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C in the middle of a fit. ``last`` is the control as far as it was learned, None before the first step."""
+
+    def __init__(self, last: Control | None) -> None:
+        super().__init__()
+        self.last = last
+
+
 def fit_directions(
     generator: Generator,
     edits: str | Edit | Sequence[Any],
@@ -86,6 +94,7 @@ def fit_directions(
     Raises:
         ValueError: unknown edit or space, numbers out of range, amounts that leave nothing of the picture visible.
         Diverged: a loss that is no longer finite; ``.last`` is the control before it.
+        Interrupted: Ctrl-C; ``.last`` is the control so far.
     """
     edits = as_edits(edits)
     rate = RATES[checks.known(optimiser, RATES, "optimiser")]
@@ -108,17 +117,20 @@ def fit_directions(
     rng, signs = (torch.Generator().manual_seed(seed + offset) for offset in (0, 1))
     losses: list[float] = []
     before = descent.moves
-    for some, drawn in task.samples(latents, batch, rng):
-        fractions = drawn / scale
-        residual = task.residual(some, drawn)
-        values = some.values + torch.einsum("nk,k...->n...", fractions, descent.moves)
-        squared, gradient, sketch = products(residual, values, signs if descent.rotated else None)
-        value = float(squared.mean())
-        if not math.isfinite(value):
-            raise Diverged(task.diverged(value, len(losses) * batch, lr), control(before) if losses else None)
-        before = descent.moves
-        descent.step(fractions, gradient, sketch)
-        losses.append(value)
+    try:
+        for some, drawn in task.samples(latents, batch, rng):
+            fractions = drawn / scale
+            residual = task.residual(some, drawn)
+            values = some.values + torch.einsum("nk,k...->n...", fractions, descent.moves)
+            squared, gradient, sketch = products(residual, values, signs if descent.rotated else None)
+            value = float(squared.mean())
+            if not math.isfinite(value):
+                raise Diverged(task.diverged(value, len(losses) * batch, lr), control(before) if losses else None)
+            before = descent.moves
+            descent.step(fractions, gradient, sketch)
+            losses.append(value)
+    except KeyboardInterrupt as stop:
+        raise Interrupted(control(descent.moves) if losses else None) from stop
 
     walk = control(descent.moves)
     tail = losses[-max(1, len(losses) // 10) :]

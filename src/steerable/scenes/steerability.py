@@ -272,7 +272,8 @@ def _table(subject: Subject, found: Sequence[Reach]) -> Table:
         usable = f"{signed(knob.low)} to {signed(knob.high)}" if knob.low < knob.high else "none"
         second = "–" if one.second is None else _percent(one.second)
         rows.append((one.name, one.unit, f"±{number(one.asked, 2)}", *(_percent(share) for share in one.shares), _percent(one.error),
-                     second, one.second_judge, number(one.loss, 2), usable, "the edit, read back", str(one.n), str(subject.seed + 1)))  # fmt: skip
+                     second, one.second_judge, number(one.loss, 2), usable, "the edit, read back", str(one.n),
+                     str(subject.seed + 1)))  # fmt: skip
     caption = (
         f"What the walks do at the ends of their training range. The second judge is the attribute in the unit of the edit, which no walk "
         f"was fitted to. Loss: masked squared error over that of standing still, 0 is perfect, 1 useless (n = "
