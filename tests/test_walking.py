@@ -49,7 +49,7 @@ def test_every_part_has_its_section_and_every_figure_is_inside(page, out):
     pictures = [base64.b64decode(data) for data in re.findall(r'src="data:image/png;base64,([^"]*)"', page)]
     assert len(pictures) == page.count("<figcaption>") == len(list((out / "figures").glob("*.png")))
     names = {path.stem for path in (out / "figures").glob("*.png")}
-    assert {"walk-zoom", "limits", "variability", "combined-strip", "combined-brightness-zoom", "digits-zoom", "digits-zoom-strip"} <= names
+    assert {"walk-zoom", "limits", "variability", "combined-strip", "combined-zoom-brightness", "digits-zoom", "digits-zoom-strip"} <= names
 
 
 def test_every_result_has_its_n_and_seed(page):

@@ -41,6 +41,7 @@ Pixel = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 REST = "rest"  # in a film: the amount of the drive
 WALKS = ("walk", "curved walk", "joined", "chained")  # methods whose knobs are measured by reading their edit back
+RMS = "rms change of the pixels"
 WIDE = 6  # seeds side by side in a film, before a second row begins
 
 
@@ -382,17 +383,27 @@ def _strip(recipe: Recipe, generator: Generator, columns: Sequence[Images], boxe
     else:
         with torch.no_grad():
             before = as_made(recipe, generator)(_steered(recipe, generator, [{}])[0])
-    measured = [[render.amount(float(value)) for value in change(before, column)] for column in columns]
+    plain = "" if judge != RMS else "+"  # a size has no sign
+    measured = [[render.amount(float(value)).removeprefix(plain) for value in change(before, column)] for column in columns]
     return render.strip(
         rows,
         row_labels=labels,
         column_labels=[render.amount(amount) for amount in sweep.amounts],
         captions=[list(row) for row in zip(*measured, strict=True)],
         title=f"change of {knob.name}" + (f" ({knob.unit})" if knob.unit else ""),
-        note=f"above: asked; below: measured, {judge}",
+        note=f"above: asked; below: measured, {judge}{_beyond(knob, sweep.amounts)}",
         scale=max(recipe.scale, 2),
         boxes=boxes,
     )
+
+
+def _beyond(knob: Knob, amounts: Sequence[float]) -> str:
+    """What has to be said of a strip that leaves the range in which the knob does what it is asked."""
+    room = 1e-6 * max(1.0, abs(knob.high - knob.low))
+    if all(knob.low - room <= amount <= knob.high + room for amount in amounts):
+        return ""
+    usable = f"{render.amount(knob.low)} to {render.amount(knob.high)}" if knob.low < knob.high else "none"
+    return f"; usable range: {usable}, beyond it the generator no longer follows"
 
 
 def reading(knob: Knob, method: str) -> tuple[str, Callable[[Images, Images], Tensor]]:
@@ -414,7 +425,7 @@ def reading(knob: Knob, method: str) -> tuple[str, Callable[[Images, Images], Te
                 return (feature(after) - feature(before))[:, 0]
 
         return f"by {owners[0].name}", change
-    return "rms change of the pixels", lambda before, after: (after - before).square().mean((1, 2, 3)).sqrt()
+    return RMS, lambda before, after: (after - before).square().mean((1, 2, 3)).sqrt()
 
 
 def write_film(recipe: Recipe, generator: Generator, path: str | os.PathLike[str]) -> Path:
