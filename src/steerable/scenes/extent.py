@@ -88,8 +88,15 @@ def _limits_table(results: list[Limits]) -> Table:
 def why(generator: ModuleGenerator, edit: ImageEdit, plan: Plan, seed: int) -> tuple[Block, ...]:
     """Delta mu of every class against the class's own spread."""
     classes = list(range(generator.classes or 0))[: plan.classes]
-    walk = fit_directions(generator, edit, n=plan.fit, seed=seed, calibration=plan.calibration)
-    result = variability(generator, walk, classes=classes, n=plan.spread, seed=seed + 1, quality_n=max(plan.limits, 16))
+    about = Text(
+        "Why does a walk end where it does? If the generator only knows what varied in its data, classes that vary more can be moved "
+        "further. Every class is walked to the same two ends, the furthest at which the pictures of all classes stay plausible."
+    )
+    walk = fit_directions(generator, edit, n=plan.trained_fit, seed=seed, calibration=0)
+    try:
+        result = variability(generator, walk, classes=classes, n=plan.spread, seed=seed + 1, quality_n=max(plan.limits, 16))
+    except ValueError as error:  # a finding: no amount is plausible, or too few classes
+        return about, Text(f"On {generator.name}, nothing can be said: {error} (n = {plan.spread} a class, seed {seed + 1}.)", "result")
     figure = plots.variability_plot([result], title=f"{generator.name}: what classes can be moved, against how much they vary")
     caption = (
         f"One point a class: standard deviation of {result.attribute} over {result.sigma_from}, and how far its mean moves between "
@@ -97,10 +104,7 @@ def why(generator: ModuleGenerator, edit: ImageEdit, plan: Plan, seed: int) -> t
         f"n = {result.n} latents a class, seed {result.seed}; judge: {result.judge}."
     )
     return (
-        Text(
-            "Why does a walk end where it does? If the generator only knows what varied in its data, classes that vary more can be moved "
-            "further. Every class is walked to the same two ends."
-        ),
+        about,
         Text(_related(result), "result"),
         Figure("variability", render.figure_png(figure), caption),
     )
