@@ -20,7 +20,7 @@ ROWS = (  # lowest first
     {"protocols", "checks", "progress", "sensitivity", "linear", "differences", "files", "shipped"},
     {"checkpoints", "generators", "features", "edits", "controls", "data", "sources"},
     {"fitting", "training", "evaluation", "plots", "render", "films", "sampling"},
-    {"cards", "doctor", "foreign", "hub", "importing", "provenance", "recipe", "store", "zoo"},
+    {"cards", "doctor", "foreign", "hub", "importing", "named", "provenance", "recipe", "store", "zoo"},
     {"cli", "demo", "walking", "scenes", "report", "studio"},
 )
 SIDEWAYS = {
@@ -51,6 +51,9 @@ SIDEWAYS = {
     ("provenance", "importing"): "the layout of anybody's file",
     ("provenance", "zoo"): "licences of what is shipped",
     ("zoo", "store"): "named weights are stored weights",
+    ("named", "store"): "a label of your own is a stored feature",
+    ("named", "zoo"): "the others are in the zoo",
+    ("recipe", "named"): "a recipe says what moves and what is held by name",
     ("recipe", "store"): "a recipe names stored controls",
     ("recipe", "zoo"): "a recipe names a generator of the zoo",
     ("cli", "demo"): "the command line starts the demo",

@@ -35,6 +35,7 @@ Local = Callable[[Tensor], Tensor]
 Method = Literal["auto", "forward", "reverse", "difference"]
 MEMORY = 2.0**30  # bytes that a Jacobian may take before its Gram matrix is made without it
 IN_FLIGHT = 2**26  # feature numbers of all directions in flight at once
+PICTURES = 400  # and pictures
 
 log = logging.getLogger(__name__)
 
@@ -294,7 +295,7 @@ def operator(local: Local, values: Tensor, *, method: Method = "auto", chunk: in
         plan = Plan(chosen, costs[chosen], f"{counted}{'' if method == 'auto' else ' (as asked)'}; {linear.kind}")
     log.info("Jacobian of %d features in %d latent numbers, %s", m, d, plan)
     if chunk is None:
-        chunk = 25 if linear.pull_passes > 1 else int(min(max(IN_FLIGHT // (n * m), 1), 100))
+        chunk = 25 if linear.pull_passes > 1 else min(max(min(IN_FLIGHT // (n * m), PICTURES // n), 1), 100)
     return Operator([(None, linear)], features, plan, tuple(values.shape[1:]), chunk)
 
 

@@ -94,14 +94,12 @@ class Sides:
         return self.generator(Latents(values, self.latents.space, labels))
 
     def __call__(self, values: Tensor) -> Tensor:
-        return self._columns(range(len(self.features)))(values)
+        return self.read(self.images(values))
 
-    def _columns(self, which: Sequence[int]) -> Callable[[Tensor], Tensor]:
-        def columns(values: Tensor) -> Tensor:
-            images = self.images(values)
-            return torch.cat([self.scales[i] * self.features[i](images) for i in which], dim=1)
-
-        return columns
+    def of(self, which: Sequence[int]) -> sensitivity.Generated:
+        """Some of the features, scaled, as the local function that ``sensitivity`` differentiates the cheapest way it knows."""
+        scales = tuple(self.scales[i] for i in which)
+        return sensitivity.Generated(self.generator, tuple(self.features[i] for i in which), self.latents, scales)
 
     def measured(self, values: Tensor) -> Tensor:
         with torch.no_grad():
@@ -113,17 +111,18 @@ class Sides:
 
     def jacobian(self, values: Tensor) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n m d"]]:
         """Columns and their derivatives. Narrow features are differentiated backwards, wide ones forwards, black boxes by differences."""
-        d = values[0].numel()
+        parts: dict[int, Tensor] = {}
+        for which in self.alike(values[0].numel()):
+            made = sensitivity.jacobian(self.of(which), values)[1]
+            parts |= dict(zip(which, made.split([self.widths[i] for i in which], dim=1), strict=True))
+        return self.measured(values), torch.cat([parts[i] for i in range(len(self.features))], dim=1)
+
+    def alike(self, d: int) -> list[list[int]]:
+        """Places of the features whose derivatives are made the same way: wide ones, narrow ones, black boxes; no empty group."""
         smooth = [i for i, one in enumerate(self.features) if one.differentiable]
         wide = [i for i in smooth if 2 * self.widths[i] >= d]
-        narrow = [i for i in smooth if i not in wide]
-        black = [i for i in range(len(self.features)) if i not in smooth]
-        parts: dict[int, Tensor] = {}
-        for which, method in ((wide, "forward"), (narrow, "reverse"), (black, "difference")):
-            if which:
-                _, jac = sensitivity.jacobian(self._columns(which), values, method=method)
-                parts |= dict(zip(which, jac.split([self.widths[i] for i in which], dim=1), strict=True))
-        return self.measured(values), torch.cat([parts[i] for i in range(len(self.features))], dim=1)
+        groups = (wide, [i for i in smooth if i not in wide], [i for i in range(len(self.features)) if i not in smooth])
+        return [group for group in groups if group]
 
     def deviations(self, change: Tensor) -> Float[Tensor, "... f"]:
         """Root-mean-square change of each feature, in deviations, from a change of the columns (..., m)."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -61,16 +62,23 @@ class Box:
         return inside
 
 
-Region = Box | Bool[Tensor, "h w"] | Float[Tensor, "h w"] | np.ndarray
+@runtime_checkable
+class Shaped(Protocol):
+    """A region that knows its pixels: ``Box``, ``regions.Polygon``."""
+
+    def mask(self, height: int, width: int) -> Tensor: ...
+
+
+Region = Shaped | Bool[Tensor, "h w"] | Float[Tensor, "h w"] | np.ndarray
 
 
 def region_mask(region: Region, height: int, width: int, *, invert: bool = False) -> Tensor:
-    """(h, w) of bool: the pixels of a box or of a mask (above 0.5 where it is not boolean).
+    """(h, w) of bool: the pixels of a box, a polygon or a mask (above 0.5 where it is not boolean).
 
     Raises:
         ValueError: the box or mask does not fit the images, or no pixel is left.
     """
-    if isinstance(region, Box):
+    if isinstance(region, Shaped):
         inside = region.mask(height, width)
     else:
         given = torch.as_tensor(region)
@@ -90,7 +98,7 @@ class RegionPixels:
     Values are (n, c * pixels), on the images' own scale [-1, 1]; the distance of two is the l2 norm of their difference.
 
     Args:
-        region: a box, or a mask (h, w).
+        region: a box, a polygon, or a mask (h, w).
         image_shape: (c, h, w) of the generator.
         invert: the pixels outside the region instead.
     """
