@@ -1,8 +1,8 @@
 """Regions that a trajectory moves or holds: polygons, and the parts of a face that a picture itself shows.
 
-``pixels.RegionPixels`` reads the pixels of a fixed box, polygon or mask. ``PartPixels`` reads those of a region that lies elsewhere in every
-picture, the person or the hair: a network says where. Where a path begins, ``at`` freezes the regions of its pictures, so that what is held
-stays the same set of pixels while the face moves on.
+``pixels.RegionPixels`` reads the pixels of a fixed box, polygon or mask. ``PartPixels`` reads those of a region that lies elsewhere in
+every picture, the person or the hair: a network says where. Where a path begins, ``at`` freezes the regions of its pictures, so that what
+is held stays the same set of pixels while the face moves on.
 
     person               the person mask, hair and clothes included; inverted it is the background
     face                 inside the oval of the face mesh
@@ -36,7 +36,7 @@ MIDDLE, CHIN, TOP = 6, 152, 10
 
 
 def inside_polygon(points: Float[Tensor, "n k 2"], height: int, width: int) -> Float[Tensor, "n 1 h w"]:
-    """1 at pixels whose centre lies inside (even-odd rule). Points are (y, x) in pixels, so (0, 0) is the upper left corner of the image."""
+    """1 at pixels whose centre lies inside (even-odd rule). Points are (y, x) in pixels; (0, 0) is the image's upper left corner."""
     y = torch.arange(height, device=points.device, dtype=points.dtype)[:, None, None] + 0.5
     x = torch.arange(width, device=points.device, dtype=points.dtype)[None, :, None] + 0.5
     a, b = points[:, None, None], points.roll(-1, 1)[:, None, None]  # (n, 1, 1, k, 2)

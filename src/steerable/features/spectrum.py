@@ -20,7 +20,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from steerable import checks
 from steerable.features.pixels import luminance
@@ -31,7 +30,7 @@ Band = Literal["low", "high"]
 
 @dataclass(frozen=True, eq=False)
 class GaussianBand:
-    """Values of a Gaussian low-pass (colour, every sigma-th pixel) or high-pass (luminance, every pixel) of the picture; ``gaussian_band``."""
+    """A Gaussian low-pass (colour, every sigma-th pixel) or high-pass (luminance, every pixel) of the picture; ``gaussian_band``."""
 
     image_shape: tuple[int, int, int]
     band: Band
@@ -72,7 +71,7 @@ def _gaussian(size: int, sigma: float) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class FourierBand:
-    """Real and imaginary parts of a band's coefficients, scaled so that mean squares are those of the filtered picture; ``fourier_band``."""
+    """Real and imaginary parts of a band's coefficients, their mean squares those of the filtered picture; ``fourier_band``."""
 
     image_shape: tuple[int, int, int]
     band: Band
