@@ -10,22 +10,23 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 from torch import Tensor
 
-from steerable import checks, files, films, progress, render, store, zoo
+from steerable import checks, files, films, named, progress, render, store, zoo
 from steerable.controls.controller import AlongAxis
 from steerable.controls.directions import Directions, amounts
 from steerable.controls.solve import Solve
 from steerable.controls.trajectory import Path as Course
-from steerable.controls.trajectory import Trajectory
+from steerable.controls.trajectory import Trajectory, joined_paths
 from steerable.edits import EDITS, measured_edit
 from steerable.features.network import NetworkFeature, select
 from steerable.features.pixels import Box, RegionPixels
@@ -58,11 +59,26 @@ class Turn(BaseModel):
 
 
 class Drive(BaseModel):
-    """A trajectory: hold the pixels of a box and move the rest by a root-mean-square amount (in [-1, 1] units)."""
+    """A trajectory: some features move by an amount while others are held, both as they are typed (``named``).
+
+    A box alone holds its pixels and moves all others; the amount is then a root-mean-square change, images in [-1, 1].
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    box: tuple[Pixel, Pixel, Pixel, Pixel] = Field(description="top, left, bottom, right")
-    amount: Finite
+    box: tuple[Pixel, Pixel, Pixel, Pixel] | None = Field(default=None, description="top, left, bottom, right")
+    move: tuple[str, ...] = ()
+    hold: tuple[str, ...] = ()
+    amount: Finite = Field(description="in the unit of what moves; the sign says which way")
+    course: str = "growing"
+    solver: str = "soft"
+    rank: int = Field(1, ge=1, le=64)
+    leak: float = Field(0.08, gt=0, le=10)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Drive:
+        if (self.box is None) == (not self.move or not self.hold):
+            raise ValueError("a drive has a box, or something to move and something to hold")
+        return self
 
 
 class Sweep(BaseModel):
@@ -164,7 +180,12 @@ def turn(
 
 
 def steer(recipe: Recipe, generator: Generator) -> list[Latents]:
-    """The steered latents of all seeds: one batch, or one for each amount of the sweep or each keyframe of the film.
+    """The steered latents of all seeds: one batch, or one for each amount of the sweep or each keyframe of the film; see ``steered``."""
+    return steered(recipe, generator)[0]
+
+
+def steered(recipe: Recipe, generator: Generator) -> tuple[list[Latents], Course | None]:
+    """The same, and where the trajectory of each seed went, if the recipe has one that goes to one amount.
 
     Row i depends on seed i alone, to the last bit: the picture of one seed is the same from its own recipe and from that of many.
 
@@ -179,7 +200,9 @@ def steer(recipe: Recipe, generator: Generator) -> list[Latents]:
     return _steered(recipe, generator, columns)
 
 
-def _steered(recipe: Recipe, generator: Generator, columns: Sequence[Mapping[str, float]]) -> list[Latents]:
+def _steered(
+    recipe: Recipe, generator: Generator, columns: Sequence[Mapping[str, float]]
+) -> tuple[list[Latents], Course | None]:
     """All seeds at each of several sets of amounts, on top of what the recipe does to all of them."""
     if generator.fingerprint != recipe.fingerprint:
         raise ValueError(
@@ -193,9 +216,21 @@ def _steered(recipe: Recipe, generator: Generator, columns: Sequence[Mapping[str
     at = setter if setter is not None else control
     start = begin(recipe, generator, None if at is None else at.space.name)
     if turn is None and recipe.drive is None and recipe.offset is None:
-        return [start for _ in columns]
-    rows = [_one(recipe, generator, control, setter, start[i : i + 1], columns) for i in progress.track(range(len(start)), "steering")]
-    return [start.at(torch.cat([one.values for one in column])) for column in zip(*rows, strict=True)]
+        return [start for _ in columns], None
+    trail = None if recipe.drive is None else trajectory(generator, recipe.drive)
+    means = Means(control, setter, trail)
+    rows = [_one(recipe, generator, means, start[i : i + 1], columns) for i in progress.track(range(len(start)), "steering")]
+    ends = [start.at(torch.cat([one.values for one in column])) for column in zip(*[places for places, _ in rows], strict=True)]
+    paths = [path for _, path in rows if path is not None]
+    return ends, joined_paths(paths) if paths else None
+
+
+class Means(NamedTuple):
+    """What steers by a recipe: the control that it carries, the solver of its values, the trajectory of its drive."""
+
+    control: Any
+    setter: Solve | None
+    trail: Trajectory | None
 
 
 def _all_can_move(recipe: Recipe, control: Control | None, names: set[str]) -> None:
@@ -257,9 +292,10 @@ def own_features(turn: Turn) -> list[NetworkFeature]:
 
 
 def _one(
-    recipe: Recipe, generator: Generator, control: Any, setter: Solve | None, latents: Latents, columns: Sequence[Mapping[str, float]]
-) -> Sequence[Latents]:
-    """One seed, steered: as many latents as there are columns."""
+    recipe: Recipe, generator: Generator, means: Means, latents: Latents, columns: Sequence[Mapping[str, float]]
+) -> tuple[Sequence[Latents], Course | None]:
+    """One seed, steered: as many latents as there are columns, and the path of its trajectory."""
+    control, setter, trail = means
     if recipe.turn is not None and control is not None and recipe.turn.amounts:
         latents = control.steer(latents, amounts(control, latents, recipe.turn.amounts))
     if setter is not None:
@@ -268,25 +304,25 @@ def _one(
         for name, value in recipe.turn.values.items():
             (feature,) = select(zoo.load_features(device=str(latents.values.device)), [name])
             latents = AlongAxis(generator, control[name], feature).steer(latents, latents.values.new_full((1, 1), value))
-    places = [latents for _ in columns]
-    if recipe.drive is not None:
+    places, path = [latents for _ in columns], None
+    if recipe.drive is not None and trail is not None:
         wanted = [column.get(REST, recipe.drive.amount) for column in columns]
-        places = _driven(trajectory(generator, recipe.drive.box), latents, wanted)
+        places, path = _driven(trail, latents, wanted)
     if recipe.offset is not None:
         places = [displaced(place, recipe.offset) for place in places]
     turned = [{name: amount for name, amount in column.items() if name != REST} for column in columns]
-    return [
-        control.steer(place, amounts(control, place, column)) if column else place for place, column in zip(places, turned, strict=True)
-    ]
+    ends = [control.steer(place, amounts(control, place, column)) if column else place for place, column in zip(places, turned, strict=True)]
+    return ends, path
 
 
-def _driven(trail: Trajectory, latents: Latents, wanted: Sequence[float]) -> list[Latents]:
+def _driven(trail: Trajectory, latents: Latents, wanted: Sequence[float]) -> tuple[list[Latents], Course | None]:
     """One latent driven to several amounts: each side's path is found once, to its furthest one, and met on the way for the others."""
     if len(set(wanted)) == 1:
-        return [trail.steer(latents, latents.values.new_full((1, 1), wanted[0]))] * len(wanted)
+        path = trail.path(latents, latents.values.new_full((1, 1), wanted[0]))
+        return [path.end] * len(wanted), path
     ends = {sign: max((sign * amount for amount in wanted), default=0.0) for sign in (-1, 1)}
     paths = {sign: trail.path(latents, latents.values.new_full((1, 1), sign * end)) for sign, end in ends.items() if end > 0}
-    return [latents if amount == 0 else _met(paths[1 if amount > 0 else -1], abs(amount)) for amount in wanted]
+    return [latents if amount == 0 else _met(paths[1 if amount > 0 else -1], abs(amount)) for amount in wanted], None
 
 
 def _met(path: Course, amount: float) -> Latents:
@@ -328,14 +364,31 @@ def unpack(one: Turn, generator: Generator) -> Any:
     return control.held(hold) if hold else control
 
 
-def trajectory(generator: Generator, box: tuple[int, int, int, int]) -> Trajectory:
-    """Hold the pixels of a box, move all others."""
-    region = Box(*box)
-    return Trajectory(
-        generator,
-        move=RegionPixels(region, generator.image_shape, invert=True, name="outside"),
-        hold=RegionPixels(region, generator.image_shape, name="inside"),
-    )
+def trajectory(generator: Generator, drive: Drive) -> Trajectory:
+    """What a drive follows.
+
+    Raises:
+        ValueError: a feature that is unknown or does not fit these pictures, the same one moved and held; see ``Trajectory``.
+    """
+    options: dict[str, Any] = {"course": drive.course, "solver": drive.solver, "rank": drive.rank, "leak": drive.leak}
+    shape = generator.image_shape
+    if drive.box is not None:
+        region = Box(*drive.box)
+        outside, inside = RegionPixels(region, shape, invert=True, name="outside"), RegionPixels(region, shape, name="inside")
+        return Trajectory(generator, move=outside, hold=inside, **options)
+    device = str(generator.sample(1, seed=0).values.device)
+    move, hold = (named.features(side, shape, device=device) for side in (drive.move, drive.hold))
+    return Trajectory(generator, move=move, hold=hold, **options)
+
+
+def boxes_of(drive: Drive | None) -> list[tuple[int, int, int, int]]:
+    """The boxes among what is held: outlined in pictures."""
+    if drive is None:
+        return []
+    if drive.box is not None:
+        return [drive.box]
+    held = [re.fullmatch(r"inside:(\d+),(\d+),(\d+),(\d+)(=.*)?", text.replace(" ", "")) for text in drive.hold]
+    return [tuple(int(one[i]) for i in range(1, 5)) for one in held if one]  # type: ignore[misc]
 
 
 def draw(recipe: Recipe, generator: Generator, steered: Sequence[Latents] | None = None) -> PIL.Image.Image:
@@ -351,7 +404,7 @@ def draw(recipe: Recipe, generator: Generator, steered: Sequence[Latents] | None
     steered = steer(recipe, generator) if steered is None else steered
     with torch.no_grad():
         columns: list[Images] = [made(latents) for latents in steered]
-    boxes = [] if recipe.drive is None else [recipe.drive.box]
+    boxes = boxes_of(recipe.drive)
     if recipe.sweep is not None or recipe.film is not None:
         return _strip(recipe, generator, columns, boxes)
     if len(recipe.seeds) == 1:
@@ -382,7 +435,7 @@ def _strip(recipe: Recipe, generator: Generator, columns: Sequence[Images], boxe
         before = neutral[0]
     else:
         with torch.no_grad():
-            before = as_made(recipe, generator)(_steered(recipe, generator, [{}])[0])
+            before = as_made(recipe, generator)(_steered(recipe, generator, [{}])[0][0])
     plain = "" if judge != RMS else "+"  # a size has no sign
     measured = [[render.amount(float(value)).removeprefix(plain) for value in change(before, column)] for column in columns]
     return render.strip(
@@ -438,7 +491,7 @@ def write_film(recipe: Recipe, generator: Generator, path: str | os.PathLike[str
     if recipe.film is None:
         raise ValueError("this recipe has no film in it: give it keyframes, or draw its picture.")
     moments = recipe.film.frames()
-    steered = _steered(recipe, generator, moments)
+    steered, _ = _steered(recipe, generator, moments)
     text = recipe.model_dump_json(exclude_defaults=True)
     return films.write(path, _pictures(recipe, generator, moments, steered), recipe.film.pace, recipe=text)
 
@@ -448,11 +501,14 @@ def _pictures(
 ) -> Iterator[PIL.Image.Image]:
     made = as_made(recipe, generator)
     control = None if recipe.turn is None else unpack(recipe.turn, made)
-    units = {knob.name: knob.unit for knob in (control.knobs if control else ())} | {REST: "rms outside the box"}
+    units = {knob.name: knob.unit for knob in (control.knobs if control else ())} 
+    if recipe.drive is not None:
+        knob = trajectory(made, recipe.drive).knobs[0]
+        units[REST] = "rms outside the box" if recipe.drive.box is not None else f"{knob.unit} of {knob.name}"
     widest = {name: max(abs(one[name]) for one in moments) for name in moments[0]}
     scale = max(recipe.scale, min(4, 256 // made.image_shape[1]), 1)
     captions = [f"seed {seed}" for seed in recipe.seeds]
-    boxes = [] if recipe.drive is None else [recipe.drive.box]
+    boxes = boxes_of(recipe.drive)
     for moment, latents in zip(progress.track(moments, "film"), steered, strict=True):
         with torch.no_grad():
             sheet = render.grid(made(latents), columns=min(len(latents), WIDE), captions=captions, scale=scale, boxes=boxes)

@@ -50,6 +50,25 @@ OneClass = Annotated[
     typer.Option("--label", metavar="CLASS", min=0, help="One class of a class-conditional generator, from 0 on; all by default."),
 ]
 Scale = Annotated[int, typer.Option(metavar="NUMBER", min=1, max=32, help="Enlarge the pictures this many times.")]
+Course = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="How a trajectory goes: growing, recomputed (the paper's), straight (first direction kept), or a baseline: most-change, "
+        "least-change, random.",
+    ),
+]
+Solver = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="Of a trajectory: soft (weighs what is held), hard (forbids it), matrix-free (for wide latents)."),
+]
+Rank = Annotated[
+    int, typer.Option(metavar="NUMBER", min=1, max=64, help="Start a trajectory with the best direction, the second best, ...")
+]
+Leak = Annotated[
+    float,
+    typer.Option(metavar="SHARE", help="Drift of what a trajectory holds that is allowed, as a share of the move, both in deviations."),
+]
 Features = Annotated[
     str,
     typer.Option(

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from steerable.cli import options, terminal
+from steerable.cli import moving, options, terminal
 from steerable.cli.looking import SHEET
-from steerable.cli.terminal import parse_box, parse_keyframes, parse_names, parse_pairs, parse_seeds, parse_sweep, plural, say, short
+from steerable.cli.terminal import parse_keyframes, parse_names, parse_pairs, parse_seeds, parse_sweep, plural, say, short
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,12 +40,13 @@ def apply(
         ),
     ] = None,
     hold: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
             metavar="NAMES",
-            help="What stays, with commas: knobs of the control; with --set any features too, identity or brightness. None by default.",
+            help="What stays, with commas or repeated: knobs of the control; with --set any features too, identity or brightness; with "
+            "--move any features, regions and bands, each with =WEIGHT if wanted. None by default.",
         ),
-    ] = "",
+    ] = None,
     by: Annotated[
         str,
         typer.Option(
@@ -74,6 +75,25 @@ def apply(
             help="Hold the pixels of a box and move the rest: top,left,bottom,right in pixels, 16,18,52,46. Needs no control.",
         ),
     ] = None,
+    move: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FEATURES",
+            help="Move these along a trajectory that keeps those of --hold: a feature or column of 'steer zoo', inside:WHERE or "
+            "outside:WHERE (a box t,l,b,r; a polygon y,x,y,x,y,x; person, face, hair, eyes, mouth, nose; a mask.png), background, "
+            "low:4, high:4, low-fourier:8, high-fourier:8, pixels, your label's file. Needs no control.",
+        ),
+    ] = None,
+    amount: Annotated[
+        float | None,
+        typer.Option(
+            metavar="AMOUNT", help="With --move: change asked, in its unit, to either side; half a standard deviation by default."
+        ),
+    ] = None,
+    course: options.Course = "growing",
+    solver: options.Solver = "soft",
+    rank: options.Rank = 1,
+    leak: options.Leak = 0.08,
     rest: Annotated[
         float, typer.Option(metavar="AMOUNT", help="With --hold-box: root-mean-square change of the rest, images in [-1, 1].")
     ] = 0.25,
@@ -132,13 +152,19 @@ def apply(
 
     options.folder(out)
     if recipe is not None:
-        if control or turn or set_ or hold or sweep or hold_box or video or keyframes or head:
+        if control or turn or set_ or hold or sweep or hold_box or move or video or keyframes or head:
             raise ValueError(
-                "--recipe makes a picture as it was: leave out the control, --turn, --set, --hold, --head, --strip, --hold-box and --video."
+                "--recipe makes a picture as it was: leave out the control, --turn, --set, --hold, --move, --head, --strip, --hold-box "
+                "and --video."
             )
         return _again(recipe, generator, device, out)
-    if control is None and hold_box is None and not (turn or set_ or hold or sweep or keyframes):
-        raise ValueError("nothing to apply: name a control file and --turn, --set or --strip, or give --hold-box, or --recipe PICTURE.png.")
+    if control is None and hold_box is None and not (turn or set_ or hold or sweep or keyframes or move):
+        raise ValueError(
+            "nothing to apply: name a control file and --turn, --set or --strip, or give --move and --hold, or --hold-box, "
+            "or --recipe PICTURE.png."
+        )
+    if move and (control or hold_box or set_ or turn):
+        raise ValueError("--move is a trajectory of its own: leave out the control, --turn, --set and --hold-box; --hold names what stays.")
     if video is None and keyframes is not None:
         raise ValueError("--keyframes are those of a film: name its file, --video film.mp4.")
     pace = films.Pace(seconds, fps, easing, loop)
@@ -146,12 +172,17 @@ def apply(
         options.file(video, f".{films.kind_of(video)}", "a film", flag="--video")
     numbers = tuple(parse_seeds(seeds))
     moments = [] if keyframes is None else parse_keyframes(keyframes)
-    if hold_box is None and any(recipes.REST in one for one in moments):
-        raise ValueError(f'"{recipes.REST}" in --keyframes is the amount of a drive: give the box to hold, --hold-box 16,18,52,46.')
-    drive = None if hold_box is None else recipes.Drive(box=parse_box(hold_box), amount=_rest(rest))
+    if not (move or hold_box) and any(recipes.REST in one for one in moments):
+        raise ValueError(
+            f'"{recipes.REST}" in --keyframes is the amount of a drive: give --move and --hold, or the box to hold, --hold-box 16,18,52,46.'
+        )
+    held = hold or []
     made = options.generator(generator, device, with_)
     options.label_of(made, label)
-    turned, swept = _turn(made, control, turn or [], set_ or [], parse_names(hold), sweep, moments, layers, by, head or [])
+    how: dict[str, Any] = {"course": course, "solver": solver, "rank": rank, "leak": leak}
+    drive = moving.drive(made, move=move or [], hold=held, amount=amount, hold_box=hold_box, rest=rest, **how) if move or hold_box else None
+    names = [] if move else parse_names(",".join(held))
+    turned, swept = _turn(made, control, turn or [], set_ or [], names, sweep, moments, layers, by, head or [])
     whole = recipes.Recipe(
         generator=generator,
         fingerprint=made.fingerprint,
@@ -169,12 +200,14 @@ def apply(
     if moments and film and swept is None:  # the film is all that was asked for
         whole = film
     measures = options.features(features, head, device)
-    moved = recipes.steer(whole, made)
+    moved, way = recipes.steered(whole, made)
     if whole is not film:
         _write(whole, made, moved, out)
     if film and film.film and video:
         say(f"written: {recipes.write_film(film, made, video)} ({plural(len(film.film.frames()), 'frame')}, {fps} a second)")
     _ledger(whole, made, moved, measures, out)
+    if way is not None:
+        moving.tell(whole, made, way, out)
     options.write(out / "options.json", "apply", resolved)
 
 
@@ -195,12 +228,6 @@ def _film(whole: Recipe, moments: list[dict[str, float]], pace: Pace) -> Recipe:
     film = recipe.Film(keyframes=tuple(asked), seconds=pace.seconds, fps=pace.fps, easing=pace.easing, loop=pace.loop)
     film.frames()  # refuses films that are too long
     return whole.model_copy(update={"turn": turn, "sweep": None, "film": film})
-
-
-def _rest(amount: float) -> float:
-    if not 0 < abs(amount) < float("inf"):
-        raise ValueError(f"--rest is a finite amount other than 0, images in [-1, 1], for example 0.25; got {amount:g}.")
-    return amount
 
 
 def _again(path: Path, generator: str, device: str, out: Path) -> None:
@@ -398,8 +425,6 @@ def _ledger(whole: Recipe, made: ModuleGenerator, moved: Sequence[Latents], meas
     unseen = [name for name in {**asked, **steps[0]} if name not in columns and name != recipe.REST]
     if unseen:
         say(f"not measured, because no feature among --features has it: {', '.join(unseen)}")
-    if whole.drive is not None:
-        _boxed(whole, made, start, moved)
 
 
 def _answers(whole: Recipe, columns: tuple[str, ...], after) -> None:
@@ -414,21 +439,3 @@ def _answers(whole: Recipe, columns: tuple[str, ...], after) -> None:
         second = f"; second judge {judge}: mean {short(float(after[:, columns.index(judge)].mean()))}" if judge in columns else ""
         ends = f"{short(float(got.min()))} … {short(float(got.max()))}"
         say(f"{name} set to {short(value)}: mean {short(float(got.mean()))}, {ends} over n {plural(len(got), 'seed')}{second}")
-
-
-def _boxed(whole: Recipe, made: ModuleGenerator, start: Latents, moved: Sequence[Latents]) -> None:
-    import torch
-
-    from steerable import recipe
-
-    assert whole.drive is not None
-    trail = recipe.trajectory(made, whole.drive.box)
-    with torch.no_grad():
-        first, last = made(start), [made(one) for one in moved]
-    for images in last:
-        outside, inside = ((region(images) - region(first)).square().mean(1) for region in (trail.move[0], trail.hold[0]))
-        there = int((outside.sqrt() >= 0.98 * abs(whole.drive.amount)).sum())
-        say(
-            f"squared pixel change: {float(outside.mean()):.4f} outside the box (asked {whole.drive.amount**2:.4f}, reached by {there} of "
-            f"n {plural(len(first), 'seed')}), {float(inside.mean()):.5f} inside; judge: the pixels"
-        )

@@ -124,6 +124,30 @@ class Ledger:
         parts = {name: getattr(self, name)[:, picked] for name in ("change", "moved", "perceptual", "distance")}
         return replace(self, asked=self.asked[picked], allowed=self.allowed[picked], ends=tuple(self.ends[i] for i in picked), **parts)
 
+    def drifts(self, points: int = 21) -> tuple[Float[Tensor, " p"], dict[str, Float[Tensor, "n p"]]]:
+        """Drift of every hold against the move, for plots: shares of the asked amount, and each row's drift there in deviations.
+
+        Linear between way-points; NaN beyond where a row ended, and where it was asked for nothing.
+        """
+        shares = torch.linspace(0, 1, points)
+        far = (self.moved / self.asked.abs()).cpu()  # (s, n)
+        off = self.in_deviations[..., len(self.moves) :].cpu()
+        found = {name: torch.full((len(self), points), torch.nan) for name in self.holds}
+        for row in range(len(self)):
+            for held, name in enumerate(self.holds):
+                for place, share in enumerate(shares.tolist()):
+                    over = (far[:, row] >= share - 0.02).nonzero()[:, 0]  # the first time it is there
+                    if not len(over):
+                        break
+                    last = int(over[0])
+                    if last == 0:
+                        found[name][row, place] = off[0, row, held]
+                        continue
+                    low, high = far[last - 1 : last + 1, row].tolist()
+                    part = min((share - low) / max(high - low, 1e-9), 1.0)
+                    found[name][row, place] = off[last - 1, row, held] + part * (off[last, row, held] - off[last - 1, row, held])
+        return shares, found
+
     @property
     def header(self) -> tuple[str, ...]:
         """Titles of ``table``."""

@@ -50,7 +50,7 @@ def box_paths(cast: Cast) -> Boxed:
     seeds = (*range(FIRST, FIRST + cast.plan.box), PORTRAITS[0], PORTRAITS[0])
     amounts = torch.tensor([*[cast.plan.outside**0.5] * cast.plan.box, -(cast.plan.beyond**0.5), cast.plan.beyond**0.5])
     people = latents_of(cast.generator, seeds)
-    pair = recipe.trajectory(cast.generator, BOX)
+    pair = recipe.trajectory(cast.generator, recipe.Drive(box=BOX, amount=0.0))
     trajectory = Trajectory(cast.generator, move=pair.move, hold=pair.hold, stride=STRIDE)
     way = trajectory.path(people, amounts[:, None])
     first = torch.stack([_first_step(way, i) for i in range(len(people))])

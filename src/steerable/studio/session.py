@@ -269,7 +269,7 @@ def state_of(one: Recipe, bench: Bench) -> tuple[State, Bench]:
         raise ValueError(
             f"this recipe ends in {end.space.name}, this page steers in {begun.space.name}: open it with steer apply --recipe."
         )
-    boxes = (one.drive.box,) if one.drive else ()
+    boxes = tuple(recipe.boxes_of(one.drive))
     return replace(state, boxes=boxes, offset=offset_of(end.values[0] - begun.values[0])), bench
 
 
