@@ -22,21 +22,20 @@ and the corrections are ours.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from steerable.controls import rayleigh
+from steerable.controls import rayleigh, subspace
 from steerable.controls.sides import Sides
+from steerable.controls.subspace import Span
 
 LADDER = (0.1, 0.3, 1.0, 5.0, 20.0)  # dampings that every later step is tried with
 UNEXPLAINED = (0.01, 0.1, 1.0, 3.0, 10.0)  # the same for the hard solver: shares of variance left over
 CORRECTIONS = 4  # of each trial, with the Jacobian of where it began
 HALVINGS = 6  # after which a row has no way on
 PAYS = 0.25  # the least share of the wanted change that is worth a step
-SKETCH = 48  # eigenvectors of what is held that the matrix-free solver keeps
 
 
 @dataclass(frozen=True)
@@ -76,12 +75,13 @@ def grown(sides: Sides, target: Tensor, sign: Tensor, steps: Steps) -> Walked:
     walked = Walked([z], [torch.zeros_like(target)], [torch.zeros_like(target)], ["" for _ in range(n)])
     stuck = torch.zeros_like(target, dtype=torch.bool)
     before = z.new_zeros(n, z[0].numel())  # the last direction of each row
+    carried: dict[int, Tensor] = {}  # and its span, of a matrix-free walk
     for _ in range(int(steps.max_steps)):
         far = walked.moved[-1]
         active = ((far - target).abs() > 0.01 * target) & ~stuck
         if not bool(active.any()):
             break
-        rows, models, wrong = _models(sides, z, start, target, far, sign, before, active, steps)
+        rows, models, wrong = _models(sides, z, start, target, far, sign, before, active, steps, carried)
         for row, why in wrong.items():
             stuck[row], walked.ends[row] = True, why
             walked.wrong.append(row)
@@ -90,6 +90,8 @@ def grown(sides: Sides, target: Tensor, sign: Tensor, steps: Steps) -> Walked:
             ahead, change, off, found, wall = advanced(model, steps)
             taken = place[found]
             before[taken] = (ahead - model.z)[found].flatten(1)
+            if model.around.span is not None:
+                carried |= dict(zip(place.tolist(), model.around.span.kept(model.ahead[len(LADDER) // 2][:, None]), strict=True))
             z[taken], far[taken], drift[taken] = ahead[found], change[found], off[found]
             for row, least in zip(place[~found].tolist(), wall[~found].tolist(), strict=True):
                 stuck[row], walked.ends[row] = True, _wall(least, steps.leak * float(target[row]))
@@ -110,13 +112,24 @@ def _wall(least: float, allowed: float) -> str:
 
 
 def _models(
-    sides: Sides, z: Tensor, start: Tensor, target: Tensor, far: Tensor, sign: Tensor, before: Tensor, active: Tensor, steps: Steps
+    sides: Sides,
+    z: Tensor,
+    start: Tensor,
+    target: Tensor,
+    far: Tensor,
+    sign: Tensor,
+    before: Tensor,
+    active: Tensor,
+    steps: Steps,
+    carried: dict[int, Tensor],
 ) -> tuple[list[Tensor], list[Local], dict[int, str]]:
     """The local models of the rows that go on: all in one, or where that fails (a Jacobian that is not finite) each its own."""
     rows = active.nonzero()[:, 0]
 
     def model(place: Tensor) -> Local:
-        return linearised(sides.rows(place), z[place], start[place], target[place], far[place], sign[place], before[place], steps)
+        spans = torch.stack([carried[row] for row in place.tolist()]) if carried else None
+        given = (one[place] for one in (z, start, target, far, sign, before))
+        return linearised(sides.rows(place), *given, steps, spans)
 
     try:
         return [rows], [model(rows)], {}
@@ -143,40 +156,28 @@ class Local:
     target: Tensor  # (n,)
     far: Tensor  # (n,)
     first: Tensor  # (n,) whether the step is an eigenvector, which stays one
-    gradient: Tensor  # g   (n, d)
-    turn: Callable[[Tensor], Tensor]  # J_hold' x   (l, n, h) -> (l, n, d)
-    vectors: Tensor  # of A_hold   (n, d, r)
-    free: Tensor  # P on them   (l, n, r)
-    back: Tensor  # Q on them   (l, n, r)
-    beyond: tuple[Tensor, Tensor]  # both on what they do not span   (l, n, 1)
-    ahead: Tensor  # P g   (l, n, d)
-    undo: Tensor  # -Q J_hold' slip   (l, n, d)
+    gradient: Tensor  # g   (n, k)
+    around: Derivatives
+    vectors: Tensor  # of A_hold   (n, k, k)
+    free: Tensor  # P on them   (l, n, k)
+    back: Tensor  # Q on them   (l, n, k)
+    ahead: Tensor  # P g   (l, n, k)
+    undo: Tensor  # -Q J_hold' slip   (l, n, k)
 
     def rows(self, keep: Tensor) -> Local:
         if len(keep) == len(self.z):
             return self
         parts = {name: getattr(self, name)[keep] for name in ("z", "start", "target", "far", "first", "gradient", "vectors")}
         parts |= {name: getattr(self, name)[:, keep] for name in ("free", "back", "ahead", "undo")}
-        whole, n = self.turn, len(self.z)
-
-        def turn(columns: Tensor) -> Tensor:
-            padded = columns.new_zeros(len(columns), n, columns.shape[-1]).index_copy(1, keep, columns)
-            return whole(padded)[:, keep]
-
-        beyond = (self.beyond[0][:, keep], self.beyond[1][:, keep])
-        return replace(self, sides=self.sides.rows(keep), turn=turn, beyond=beyond, **parts)
+        return replace(self, sides=self.sides.rows(keep), around=self.around.rows(keep), **parts)
 
     def solved(self, right: Tensor, *, back: bool = False) -> Tensor:
-        """``P right``, or ``Q right``, for every rung; (n, d) or (l, n, d) -> (l, n, d)."""
-        weights, rest = (self.back, self.beyond[1]) if back else (self.free, self.beyond[0])
+        """``P right``, or ``Q right``, for every rung; (n, k) or (l, n, k) -> (l, n, k)."""
         turned = (right[..., None, :] @ self.vectors)[..., 0, :]
-        inside = ((turned * weights)[..., None, :] @ self.vectors.mT)[..., 0, :]
-        if self.vectors.shape[1] == self.vectors.shape[2]:
-            return inside
-        return inside + rest * (right - (turned[..., None, :] @ self.vectors.mT)[..., 0, :])
+        return ((turned * (self.back if back else self.free))[..., None, :] @ self.vectors.mT)[..., 0, :]
 
     def along(self, step: Tensor, change: Tensor | float) -> Tensor:
-        """The step with as much of ``P g`` added that the moved features change by ``change``, (l, n, d)."""
+        """The step with as much of ``P g`` added that the moved features change by ``change``, (l, n, k)."""
         slope = (self.gradient * self.ahead).sum(-1).clamp(min=1e-9)
         return step + ((change - (self.gradient * step).sum(-1)) / slope)[..., None] * self.ahead
 
@@ -187,96 +188,163 @@ class Local:
         trial, change = self.changed(step, steps)
         for _ in range(0 if bool(self.first.all()) else corrections):
             slip = change[..., self.sides.width :]
-            correction = self.along(-self.solved(self.turn(slip) / slip.shape[-1] ** 0.5, back=True), 0.0)
+            correction = self.along(-self.solved(self.around.turn(slip) / slip.shape[-1] ** 0.5, back=True), 0.0)
             step = step + torch.where(self.first[:, None], 0.0, correction)  # the first direction stays the eigenvector
             trial, change = self.changed(step, steps)
         return trial, change, step
 
     def changed(self, step: Tensor, steps: Steps) -> tuple[Tensor, Tensor]:
-        """Where a step (l, n, d) leads, and how all columns have changed there since the start, (l, n, m)."""
+        """Where a step (l, n, k) leads, and how all columns have changed there since the start, (l, n, m)."""
+        step = self.around.outside(step)
         trial = self.sides.plausible(self.z + step.view(len(step), *self.z.shape), steps.plausible)
         return trial, self.sides.measured(trial.flatten(0, 1)).unflatten(0, (len(trial), -1)) - self.start
 
 
-def linearised(sides: Sides, z: Tensor, start: Tensor, target: Tensor, far: Tensor, sign: Tensor, before: Tensor, steps: Steps) -> Local:
+def linearised(
+    sides: Sides,
+    z: Tensor,
+    start: Tensor,
+    target: Tensor,
+    far: Tensor,
+    sign: Tensor,
+    before: Tensor,
+    steps: Steps,
+    carried: Tensor | None = None,
+) -> Local:
     """The ingredients of a step for each row, once for every rung."""
-    columns, push, turn, holds, moves = derivatives(sides, z, steps)
-    change, slip = (columns - start)[:, : sides.width], (columns - start)[:, sides.width :]
-    vectors, free, back, beyond = _spectrum(holds, steps)
-    gradient = push(change / change.shape[1] ** 0.5) / far.clamp(min=1e-6)[:, None]  # g   (n, d)
+    difference = sides.measured(z) - start
+    around = derivatives(sides, z, steps, difference, carried)
+    change, slip = difference[:, : sides.width], difference[:, sides.width :]
+    vectors, free, back = _spectrum(around, steps)
+    gradient = around.push(change / change.shape[1] ** 0.5) / far.clamp(min=1e-6)[:, None]  # g   (n, k)
     begins = far <= 1e-6
     first = torch.ones_like(begins) if steps.recomputed else begins
     if bool(first.any()):
-        best = first_directions(sides, moves, holds, steps)[first]  # (k, r, d)
-        last = before[first, None]
+        best = first_directions(sides, around, steps)[first]  # (f, r, k)
+        last = around.inside(before)[first, None]
         fresh = begins[first, None]
         kept = rayleigh.continued(best, torch.where(fresh[..., None], best[:, -1:], last))[:, 0]
-        direction = torch.where(fresh, best[:, -1] * sign[first, None], kept)
-        length = (moves.of(first) @ direction[..., None])[..., 0].mul(direction).sum(1).clamp(min=0).sqrt()
+        direction = torch.where(fresh, with_sign(best[:, -1], around, first) * sign[first, None], kept)
+        length = (around.moves.of(first) @ direction[..., None])[..., 0].mul(direction).sum(1).clamp(min=0).sqrt()
         gradient[first] = direction * length[:, None]  # so that "g v" is the change along it
     shape = (len(free), *gradient.shape)
     model = Local(
-        sides, z, start, target, far, first, gradient, turn, vectors, free, back, beyond, gradient.expand(shape), gradient.expand(shape)
+        sides, z, start, target, far, first, gradient, around, vectors, free, back, gradient.expand(shape), gradient.expand(shape)
     )
     ahead = torch.where(first[:, None], gradient, model.solved(gradient))
-    undo = -model.solved(turn((slip / slip.shape[1] ** 0.5)[None])[0], back=True)
+    undo = -model.solved(around.turn((slip / slip.shape[1] ** 0.5)[None])[0], back=True)
     return replace(model, ahead=ahead, undo=torch.where(first[:, None], 0.0, undo) if steps.recomputed else undo)
+
+
+def with_sign(directions: Tensor, around: Derivatives, rows: Tensor) -> Tensor:
+    """The rule for a first sign, the largest component positive, holds in the latent's own numbers. (f, k), rows (n,) of bool -> (f, k)"""
+    if around.span is None:
+        return directions
+    whole = (around.span.basis[rows] @ directions[..., None])[..., 0]
+    return torch.where((rayleigh.signed(whole) == whole).all(-1, keepdim=True), directions, -directions)
 
 
 @dataclass(frozen=True, eq=False)
 class Grams:
     """Gram matrices of one side of n rows: of each feature with its weight, and their sum."""
 
-    parts: list[Tensor]  # (n, d, d) each
-    total: Tensor  # (n, d, d)
+    parts: list[Tensor]  # (n, k, k) each
+    total: Tensor  # (n, k, k)
 
     def of(self, rows: Tensor) -> Tensor:
         return self.total[rows]
 
 
-def derivatives(sides: Sides, z: Tensor, steps: Steps) -> tuple[Tensor, Callable[..., Tensor], Callable[..., Tensor], Grams, Grams]:
-    """Columns at z; J_move' x; J_hold' x; and the Gram matrices of what is held and of what moves. All per root of the columns."""
-    columns, jac = sides.jacobian(z)
+@dataclass(frozen=True, eq=False)
+class Derivatives:
+    """Both sides around n latents, per root of their columns, in the d numbers of a latent or in those of a span of k directions."""
+
+    move: Tensor  # J_move   (n, a, k)
+    hold: Tensor  # J_hold   (n, h, k)
+    moves: Grams
+    holds: Grams
+    floor: Tensor  # mean eigenvalue of A_hold over all d   (n,)
+    span: Span | None = None  # None: the identity
+
+    def rows(self, keep: Tensor) -> Derivatives:
+        span = None if self.span is None else replace(self.span, basis=self.span.basis[keep])
+        return replace(self, hold=self.hold[keep], span=span)  # all that steps of a place need
+
+    def push(self, x: Tensor) -> Tensor:
+        """J_move' x, (n, a) -> (n, k)."""
+        return (x[:, None] @ self.move)[:, 0]
+
+    def turn(self, x: Tensor) -> Tensor:
+        """J_hold' x, (l, n, h) -> (l, n, k)."""
+        return (x.transpose(0, 1) @ self.hold).transpose(0, 1)
+
+    def inside(self, vectors: Tensor) -> Tensor:
+        """(..., n, d) -> (..., n, k)."""
+        return vectors if self.span is None else (vectors[..., None, :] @ self.span.basis)[..., 0, :]
+
+    def outside(self, vectors: Tensor) -> Tensor:
+        """(..., n, k) -> (..., n, d)."""
+        return vectors if self.span is None else (self.span.basis @ vectors[..., None])[..., 0]
+
+
+def derivatives(sides: Sides, z: Tensor, steps: Steps, change: Tensor | None = None, carried: Tensor | None = None) -> Derivatives:
+    """Both sides around z. By products alone where ``steps`` say so, on a span that holds what the step needs.
+
+    Args:
+        change: (n, m) of the columns since the start, None or zero at the start itself.
+        carried: the span of the step before.
+    """
     width, count = sides.width, len(sides.move)
-    jac_move, jac_hold = jac[:, :width] / width**0.5, jac[:, width:] / (jac.shape[1] - width) ** 0.5
+    held = sum(sides.widths) - width
+    span = None
+    if steps.solver == "matrix-free":
+        model = sides.operator(z)
+        wanted = None
+        if change is not None and not steps.recomputed and bool((change != 0).any()):
+            both = torch.stack([change, change], 1)
+            both[:, 0, width:], both[:, 1, :width] = 0, 0
+            wanted = model.pull(both)
+        rounds = subspace.COLD if carried is None else subspace.WARM
+        block = max(steps.rank, subspace.BLOCK)
+        span = subspace.spanned(model, width, damping=steps.damping, rounds=rounds, block=block, carried=carried, wanted=wanted)
+        jac_move, jac_hold = span.jac[:, :width], span.jac[:, width:]
+    else:
+        _, jac = sides.jacobian(z)
+        jac_move, jac_hold = jac[:, :width] / width**0.5, jac[:, width:] / held**0.5
+    moves, holds = _grams(jac_move, sides.widths[:count]), _grams(jac_hold, sides.widths[count:])
+    floor = holds.total.diagonal(dim1=1, dim2=2).mean(1) if span is None else span.floor
+    return Derivatives(jac_move, jac_hold, moves, holds, floor, span)
 
-    def grams(whole: Tensor, widths: tuple[int, ...]) -> Grams:
-        parts = [part.mT @ part for part in whole.split(widths, dim=1)]
-        return Grams(parts, torch.stack(parts).sum(0))
 
-    def push(x: Tensor) -> Tensor:
-        return (x[:, None] @ jac_move)[:, 0]
-
-    def turn(x: Tensor) -> Tensor:
-        return (x.transpose(0, 1) @ jac_hold).transpose(0, 1)
-
-    return columns, push, turn, grams(jac_hold, sides.widths[count:]), grams(jac_move, sides.widths[:count])
+def _grams(whole: Tensor, widths: tuple[int, ...]) -> Grams:
+    parts = [part.mT @ part for part in whole.split(widths, dim=1)]
+    return Grams(parts, torch.stack(parts).sum(0))
 
 
-def _spectrum(holds: Grams, steps: Steps) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
+def _spectrum(around: Derivatives, steps: Steps) -> tuple[Tensor, Tensor, Tensor]:
     """Eigenvectors of A_hold, and what P and Q are on them, at every rung."""
-    values, vectors = torch.linalg.eigh(holds.total)  # (n, d), (n, d, d), ascending
+    values, vectors = torch.linalg.eigh(around.holds.total)  # (n, k), (n, k, k), ascending
     values = values.clamp(min=0)
-    floor = values.mean(1, keepdim=True).clamp(min=1e-12)
-    none = values.new_zeros(len(LADDER), len(values), 1)
+    floor = around.floor[:, None].clamp(min=1e-12)
     if steps.solver != "hard":
         soft = torch.stack([1 / (values + rung * steps.damping * floor + 1e-12) for rung in LADDER])
-        return vectors, soft, soft, (none, none)
+        return vectors, soft, soft
     covered = values.flip(1).cumsum(1).flip(1) / values.sum(1, keepdim=True).clamp(min=1e-30)  # by this eigenvalue and all larger ones
     shares = [1 - min((1 - steps.explained) * rung, 0.9) for rung in UNEXPLAINED]
     forbidden = torch.stack([covered - values / values.sum(1, keepdim=True).clamp(min=1e-30) < share * (1 - 1e-9) for share in shares])
     free = torch.where(forbidden, 0.0, 1 / floor)
-    return vectors, free, torch.where(forbidden, 1 / (values + 1e-6 * floor), 0.0), (none, none)
+    return vectors, free, torch.where(forbidden, 1 / (values + 1e-6 * floor), 0.0)
 
 
-def first_directions(sides: Sides, moves: Grams, holds: Grams, steps: Steps) -> Tensor:
-    """The first ``rank`` directions of each row, best first, (n, rank, d).
+def first_directions(sides: Sides, around: Derivatives, steps: Steps) -> Tensor:
+    """The first ``rank`` directions of each row, best first, (n, rank, k).
 
     Raises:
         ValueError: what is held leaves fewer, or every direction holds as much as it moves; with the rank.
     """
     solver = "hard" if steps.solver == "hard" else "soft"
-    found = rayleigh.ranked(moves.parts, holds.parts, steps.rank, solver=solver, damping=steps.damping, explained=steps.explained)
+    moves, holds, ridge = around.moves, around.holds, steps.damping * around.floor
+    found = rayleigh.ranked(moves.parts, holds.parts, steps.rank, solver=solver, explained=steps.explained, ridge=ridge)
     quotient = (found.moved / found.held.clamp(min=1e-30))[:, -1].sqrt()
     if bool((quotient < 1.1).all()):
         rank = int(torch.linalg.matrix_rank(holds.total, hermitian=True).max())

@@ -117,6 +117,10 @@ class Sides:
             parts |= dict(zip(which, made.split([self.widths[i] for i in which], dim=1), strict=True))
         return self.measured(values), torch.cat([parts[i] for i in range(len(self.features))], dim=1)
 
+    def operator(self, values: Tensor) -> sensitivity.Operator:
+        """All columns as products from both sides."""
+        return sensitivity.operator(self.of(range(len(self.features))), values)
+
     def alike(self, d: int) -> list[list[int]]:
         """Places of the features whose derivatives are made the same way: wide ones, narrow ones, black boxes; no empty group."""
         smooth = [i for i, one in enumerate(self.features) if one.differentiable]

@@ -8,6 +8,7 @@ moves; ``random``. Nothing is corrected and nothing stops at the hold: the ledge
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -28,10 +29,11 @@ def direction_of(sides: Sides, course: str, steps: Steps, seed: int) -> Float[Te
         rng = torch.Generator().manual_seed(seed)
         drawn = torch.randn(steps.rank, values[0].numel(), generator=rng)[-1].to(values)
         return rayleigh.signed(drawn / drawn.norm()).expand(len(values), -1)
-    _, _, _, holds, moves = growth.derivatives(sides, values, steps)
     if course == "straight":
-        return growth.first_directions(sides, moves, holds, steps)[:, -1]
-    gram, place = (moves.total, -steps.rank) if course == "most-change" else (holds.total, steps.rank - 1)
+        around = growth.derivatives(sides, values, steps)
+        return rayleigh.signed(around.outside(growth.first_directions(sides, around, steps)[:, -1]))
+    around = growth.derivatives(sides, values, replace(steps, solver="soft"))
+    gram, place = (around.moves.total, -steps.rank) if course == "most-change" else (around.holds.total, steps.rank - 1)
     return rayleigh.signed(torch.linalg.eigh(gram)[1][..., place])
 
 
