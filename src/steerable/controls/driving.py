@@ -6,9 +6,11 @@ images; here it is made once, where the drive begins, and kept current instead:
     along the best directions and a few others in turn, by forward products    J <- J + (J Q - J_old Q) Q'
     along the step just taken, from the images that were made anyway           J <- J + (df - J s) s' / s's    (Broyden)
 
-with Q orthonormal and the Gram matrices updated by the same low rank. Every step goes along the direction that is free here and nearest to
-the last one (``rayleigh.continued``), takes drift back by Gauss-Newton corrections, is halved while a held feature has drifted more than
-its tolerance from where the drive *began*. ``trajectory`` walks many latents to an amount.
+with Q orthonormal and the Gram matrices updated by the same low rank. A drive that goes on follows ``(A_hold + r I)^-1 g``, g the
+gradient of the distance covered so far (``growth``), so that it gets somewhere; one that is steered follows the free part of what is
+wished. Every step takes drift back by Gauss-Newton corrections, and is halved while a held feature has drifted more than its tolerance
+from where the drive *began*. The ridge r grows while the tolerance is hardly used, and shrinks as it is. ``trajectory`` walks many latents
+to an amount.
 
 Sources: Rayleigh EigenDirections, ECCV 2022, arXiv 2201.10423; Broyden, "A class of methods for solving nonlinear simultaneous
 equations", Mathematics of Computation 1965, for the update.
@@ -25,7 +27,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerable import checks, sensitivity
+from steerable import checks
 from steerable.controls import rayleigh
 from steerable.controls.growth import Walked
 from steerable.controls.trajectory import Path, Trajectory
@@ -36,6 +38,9 @@ CORRECTIONS = 2  # images of every try beside the first
 HALVINGS = 4  # after which there is no way on
 KEPT = 5000  # way-points that ``path`` can tell of
 PAYS = 0.2  # least share of the wanted change for a step to count
+EASED, TIGHTENED = (1.5, 50.0), (0.5, 0.3)  # what the ridge is multiplied by, and how far at most: tolerance unused, tolerance used
+NEAR = 0.02  # of a deviation: so little change is no distance yet
+IDLE, GROWS = 8, 1.02  # steps without growth of the distance after which a ride turns around
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ class Drive:
         _, jac = self.sides.jacobian(latents.values)
         self.jac = jac[0] / self._roots()[:, None]  # (m, d), so that squares are means over the columns of a side
         self.grams = [part.T @ part for part in self._split(self.jac)]  # of what moves and of what is held
-        self.latents, self.last, self.rank, self.turn = latents, None, 0, 0
+        self.latents, self.last, self.rank, self.turn, self.ease = latents, None, 0, 0, 1.0
         self.points, self.count = [latents.values], 0
         self.free = self._ranked()
         with torch.no_grad():
@@ -132,6 +137,7 @@ class Drive:
         step, columns, gone = self._tried(unit * (1 if amount >= 0 else -1), wanted, float(slope)) if amount else (None, self.columns, 0.0)
         if step is None:
             self.last = None if amount else self.last
+            self._eased(1.0)
             with torch.no_grad():
                 image = self.sides.images(self.latents.values)
             self._refresh()
@@ -142,18 +148,24 @@ class Drive:
         self.latents = self.latents.at(self.place)
         self.columns, self.count = columns, self.count + 1
         self.points = [*self.points[-KEPT:], self.latents.values]
+        self._eased(float(self.sides.deviations(columns - self.start)[0, len(self.sides.move) :].max()) / self.tolerance)
         self._refresh()
         return Frame(self.latents, self.image, self._row(gone, False, began))
 
     def ride(self, steps: int, amount: float = 0.05, *, rank: int = 1) -> Iterator[Frame]:
-        """Move continuously for so many steps: where there is no way on, turn around, and then take the next direction."""
-        sign, chosen, blocked = 1.0, rank, 0
-        for _ in range(steps):
-            frame = self.step(chosen if blocked or self.last is None else None, sign * amount)
-            blocked = blocked + 1 if frame.row.stuck else 0
-            if blocked:
-                sign = -sign
-                chosen = 1 + (chosen % BEST) if blocked > 1 or self.count % 2 else chosen
+        """Move continuously for so many steps: where it gets no further, turn around, and after that take the next direction."""
+        sign, chosen, turns = 1.0, rank, 0
+        turned, farthest, idle = self.columns, 0.0, 0
+        for number in range(steps):
+            frame = self.step(chosen if number == 0 or self.last is None else None, sign * amount)
+            apart = float((self.columns - turned)[0, : self.sides.width].square().mean().sqrt())
+            idle = 0 if apart > GROWS * farthest else idle + 1
+            farthest = max(farthest, apart)
+            if frame.row.stuck or idle >= IDLE:
+                sign, turns = -sign, turns + 1
+                turned, farthest, idle = self.columns, 0.0, 0
+                if turns % 2 == 0:
+                    chosen, self.last = 1 + chosen % min(BEST, len(self.free)), None
             yield frame
 
     def path(self) -> Path:
@@ -177,7 +189,24 @@ class Drive:
         if self.last is None or (asked is not None and rank != self.rank):
             self.rank = rank
             return self.free[rank - 1]
-        return rayleigh.continued(self.free[None], self.last[None, None])[0, 0]
+        further = self._further()
+        if further is None:
+            return rayleigh.continued(self.free[None], self.last[None, None])[0, 0]
+        return further if float(further @ self.last) >= 0 else -further
+
+    def _further(self) -> Tensor | None:
+        """(A_hold + r I)^-1 g, unit length; None near the start, where the distance covered has no direction yet."""
+        change = ((self.columns - self.start)[0] / self._roots())[: self.sides.width]
+        if float(change.norm()) < NEAR:
+            return None
+        return torch.nn.functional.normalize(self._released((self.jac[: self.sides.width].T @ change)[:, None])[:, 0], dim=0)
+
+    def _eased(self, used: float) -> None:
+        """The ridge for the next step, from the share of the tolerance that this one used."""
+        if used < TIGHTENED[0]:
+            self.ease = min(self.ease * EASED[0], EASED[1])
+        elif used > 0.9:
+            self.ease = max(self.ease * TIGHTENED[0], TIGHTENED[1])
 
     def _tried(self, unit: Tensor, wanted: float, slope: float) -> tuple[Tensor | None, Tensor, float]:
         """A step along a direction that changes what moves by ``wanted`` deviations and keeps the hold: halved until one does."""
@@ -191,10 +220,11 @@ class Drive:
                 with torch.no_grad():
                     image = self.sides.images(place)
                     columns = self.sides.read(image)
+                gone = float((columns - self.columns)[0, :width].square().mean().sqrt())
                 if again < CORRECTIONS:
                     slip = (columns - self.start)[0][width:] / self._roots()[width:]
+                    step = (wanted / max(gone, 1e-9)) ** 0.5 * step if PAYS * wanted < gone < wanted else step
                     step = step - self._released((self._hold.T @ slip)[:, None])[:, 0]
-            gone = float((columns - self.columns)[0, :width].square().mean().sqrt())
             drift = self.sides.deviations(columns - self.start)[0, len(self.sides.move) :]
             worst = float(drift.max())
             before = float(self.sides.deviations(self.columns - self.start)[0, len(self.sides.move) :].max())
@@ -212,9 +242,9 @@ class Drive:
         """The freest directions here, best first; and the factor of A_hold + r I for the corrections."""
         hold = self.grams[1]
         d = len(hold)
-        ridge = self.control.steps.damping * hold.diagonal().mean().clamp(min=1e-12)
+        ridge = self.ease * self.control.steps.damping * hold.diagonal().mean().clamp(min=1e-12)
         self.factor = torch.linalg.cholesky(hold + ridge * torch.eye(d, dtype=hold.dtype, device=hold.device))
-        found = rayleigh.ranked(self.grams[0][None], hold[None], min(BEST, d), damping=self.control.steps.damping)
+        found = rayleigh.ranked(self.grams[0][None], hold[None], min(BEST, d), ridge=ridge[None])
         return found.vectors[0]
 
     def _refresh(self) -> None:
@@ -229,14 +259,7 @@ class Drive:
 
     def _products(self, basis: Float[Tensor, "d q"]) -> Float[Tensor, "m q"]:
         """J Q here: forward products, or central differences where a feature is a black box."""
-        values = self.latents.values
-        tangents = basis.T.reshape(-1, *values.shape[1:])
-        here = values.expand_as(tangents)
-        if all(feature.differentiable for feature in self.sides.features):
-            _, products = sensitivity.product(self.sides, here.contiguous(), tangents.contiguous())
-        else:
-            ahead, behind = (self.sides.measured(here + sign * 0.01 * tangents) for sign in (1, -1))
-            products = (ahead - behind) / 0.02
+        products = self.sides.operator(self.latents.values).push(basis.T[None])[0]
         if not bool(products.isfinite().all()):
             raise ValueError("the derivatives of these features are NaN or infinite here: begin again elsewhere.")
         return products.T / self._roots()[:, None]
