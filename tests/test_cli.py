@@ -77,7 +77,7 @@ def test_every_option_is_explained_and_says_its_default(written_help):
         for entry in entries:
             flag = entry.startswith(("-version", "h, --help", "-whiten"))
             # options that add something when given (a turn, a hold, a path) do nothing by default and say what they do instead
-            adds = entry.startswith(("-turn", "-set", "-sweep", "-hold-box", "-recipe", "-head"))
+            adds = entry.startswith(("-turn", "-set", "-sweep", "-strip", "-video", "-keyframes", "-hold", "-move", "-recipe", "-head"))
             assert flag or adds or "default" in entry or "[required]" in entry, f"{name}: -{entry}"
 
 

@@ -24,6 +24,7 @@ STORY = (
     "fit label",
     "import-directions",
     "apply",
+    "drive",
     "evaluate",
     "limits",
     "variability",

@@ -200,9 +200,7 @@ def steered(recipe: Recipe, generator: Generator) -> tuple[list[Latents], Course
     return _steered(recipe, generator, columns)
 
 
-def _steered(
-    recipe: Recipe, generator: Generator, columns: Sequence[Mapping[str, float]]
-) -> tuple[list[Latents], Course | None]:
+def _steered(recipe: Recipe, generator: Generator, columns: Sequence[Mapping[str, float]]) -> tuple[list[Latents], Course | None]:
     """All seeds at each of several sets of amounts, on top of what the recipe does to all of them."""
     if generator.fingerprint != recipe.fingerprint:
         raise ValueError(
@@ -311,7 +309,9 @@ def _one(
     if recipe.offset is not None:
         places = [displaced(place, recipe.offset) for place in places]
     turned = [{name: amount for name, amount in column.items() if name != REST} for column in columns]
-    ends = [control.steer(place, amounts(control, place, column)) if column else place for place, column in zip(places, turned, strict=True)]
+    ends = [
+        control.steer(place, amounts(control, place, column)) if column else place for place, column in zip(places, turned, strict=True)
+    ]
     return ends, path
 
 
@@ -332,6 +332,12 @@ def _met(path: Course, amount: float) -> Latents:
         if far >= amount > near:
             return a.at(a.values + (amount - near) / (far - near) * (b.values - a.values))
     return path.end
+
+
+def offset_of(displacement: Tensor) -> str:
+    """A displacement of one latent as a recipe carries it; ``displaced`` puts it back."""
+    values = displacement.detach().cpu().float().contiguous().numpy()
+    return base64.b64encode(values.astype("<f4").tobytes()).decode()
 
 
 def displaced(latents: Latents, offset: str) -> Latents:
@@ -501,7 +507,7 @@ def _pictures(
 ) -> Iterator[PIL.Image.Image]:
     made = as_made(recipe, generator)
     control = None if recipe.turn is None else unpack(recipe.turn, made)
-    units = {knob.name: knob.unit for knob in (control.knobs if control else ())} 
+    units = {knob.name: knob.unit for knob in (control.knobs if control else ())}
     if recipe.drive is not None:
         knob = trajectory(made, recipe.drive).knobs[0]
         units[REST] = "rms outside the box" if recipe.drive.box is not None else f"{knob.unit} of {knob.name}"

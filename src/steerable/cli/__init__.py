@@ -1,7 +1,7 @@
 """``steer``: the verbs of the story, in its order. torch is imported when a verb runs, not for ``--help``.
 
-    train steerable · zoo · import · doctor · sample · measure · fit axes | walks | label · import-directions · apply · evaluate ·
-    limits · variability · combine · report walks · studio · demo
+    train steerable · zoo · import · doctor · sample · measure · fit axes | walks | label · import-directions · apply · drive ·
+    evaluate · limits · variability · combine · report walks · studio · demo
 
 Each verb parses, calls the library, and shows what came out; nothing is computed here. ``looking`` has the verbs before fitting,
 ``options`` what several verbs share, ``terminal`` how things are read and shown.
@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from steerable.cli import (
     directions,
     doctor,
+    driving,
     evaluating,
     fitting,
     importing,
@@ -50,6 +51,7 @@ STORY = (
     "fit",
     "import-directions",
     "apply",
+    "drive",
     "evaluate",
     "limits",
     "variability",
@@ -85,6 +87,7 @@ app.command(short_help="Measure the picture of each seed.")(looking.measure)
 app.add_typer(fit, name="fit", short_help="Fit controls, and features from your own labels.")
 app.command(short_help="Make a control of directions that others found.")(directions.import_directions)
 app.command(short_help="Steer the images of some seeds, and say what moved.")(steering.apply)
+app.command(short_help="Hold something and move the rest, as a film.")(driving.drive)
 app.command(short_help="Measure what a control really does.")(evaluating.evaluate)
 app.command(short_help="Find how far each knob can be turned, and what ends it.")(limits.limits)
 app.command(short_help="Relate how far classes move to how much they vary.")(variability.variability)

@@ -18,7 +18,6 @@ from functools import lru_cache
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from torch import Tensor
 
 from steerable import checks, recipe, render, sampling, store
 from steerable.controls.chain import Chain
@@ -27,7 +26,7 @@ from steerable.controls.groups import Controllers
 from steerable.features.network import select
 from steerable.generators.module import ModuleGenerator
 from steerable.protocols import Control, Feature, Knob, Latents
-from steerable.recipe import Recipe
+from steerable.recipe import Recipe, offset_of
 from steerable.studio.road import Road
 
 STEPS = 200  # of history that are kept
@@ -205,12 +204,6 @@ def measure(point: Latents, bench: Bench) -> dict[str, float]:
         return {}
     values = sampling.observe(bench.generator, bench.features, point)[0].tolist()
     return dict(zip(bench.columns, values, strict=True))
-
-
-def offset_of(displacement: Tensor) -> str:
-    """A displacement of one latent as a state carries it."""
-    values = displacement.detach().cpu().float().contiguous().numpy()
-    return base64.b64encode(values.astype("<f4").tobytes()).decode()
 
 
 # ------------------------------------------------------------------ recipes
