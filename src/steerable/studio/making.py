@@ -31,6 +31,7 @@ class Making:
         self._work, self._faces = visit.latest(), visit.latest()
         self.answers: dict[int, bool] = {}
         self.picks: dict[int, ui.element] = {}
+        self.shown = ""  # fingerprint of the generator whose faces are there to label
         with ui.column().classes("w-full gap-2 no-wrap"):
             ui.html("<h2>From a measured feature</h2>", sanitize=False)
             with ui.row().classes("items-center w-full gap-2 no-wrap"):
@@ -61,6 +62,10 @@ class Making:
         columns = list(self.visit.bench.columns)
         self.column.set_options(columns, value=self.column.value if self.column.value in columns else None)
         self.holds.set_options(columns, value=[name for name in self.holds.value or [] if name in columns])
+        if self.shown != self.visit.bench.generator.fingerprint:
+            self.shown = self.visit.bench.generator.fingerprint
+            seeds = list(range(FIRST, FIRST + FACES))
+            self._faces.ask(functools.partial(people.crowd, self.visit.bench, seeds, 1.0, None), self._drawn)
 
     def _formed(self) -> None:
         self.holds.set_visibility(self.form.value == "trajectory")
@@ -68,13 +73,10 @@ class Making:
             state, there = self.visit.state, self.visit.bench.columns
             self.holds.set_value([name for name in state.locks or USUAL if name in there])
 
-    def open(self) -> None:
-        """Called when the panel is first looked at: draw the faces."""
-        if not self.picks:
-            seeds = list(range(FIRST, FIRST + FACES))
-            self._faces.ask(functools.partial(people.crowd, self.visit.bench, seeds, 1.0, None), self._drawn)
-
     def _drawn(self, urls: dict[int, str]) -> None:
+        self.place.clear()
+        self.picks.clear()
+        self.answers.clear()
         with self.place:
             for seed, url in urls.items():
                 with ui.element("button").classes("pick").props(f'type="button" aria-label="face {seed}, not labelled"') as pick:

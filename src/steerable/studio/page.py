@@ -18,6 +18,7 @@ from steerable.studio.visit import Visit
 from steerable.studio.workshop import Workshop
 
 STYLE = Path(__file__).parent / "studio.css"
+OPENING = 1  # the seed that a page opens with: somebody who looks at the camera
 TURN_DARK = "() => setDark(!Quasar.Dark.isActive)"  # NiceGUI's own function; the page begins as the browser prefers
 
 
@@ -28,7 +29,7 @@ def build(workshop: Workshop, asked: str | None = None, *, origin: str = "") -> 
         asked: the state in a link, as the address carries it; what cannot be restored is said on the page.
         origin: the address of the studio, for links.
     """
-    bench, state, trouble = workshop.benches[workshop.first], None, ""
+    bench, state, trouble = workshop.benches[workshop.first], State(seed=OPENING), ""
     if asked:
         try:
             state, bench = restored(asked, workshop)
@@ -54,13 +55,19 @@ def build(workshop: Workshop, asked: str | None = None, *, origin: str = "") -> 
             with ui.tab_panels(tabs, value=names[0]).props("keep-alive"):
                 with ui.tab_panel(names[0]):
                     readings.Readings(visit)
-                with ui.tab_panel(names[1]):
-                    driving.Driving(visit)
-                with ui.tab_panel(names[2]):
-                    sharing.Sharing(visit).origin = origin
-                with ui.tab_panel(names[3]):
-                    maker = making.Making(visit)
-    tabs.on_value_change(lambda event: maker.open() if event.value == "Make" else None)
+                places = {"Drive": ui.tab_panel(names[1]), "Share": ui.tab_panel(names[2]), "Make": ui.tab_panel(names[3])}
+    panels: dict[str, object] = {}
+
+    def open_tab(name: str) -> None:
+        """A panel is made when it is first looked at, so that the page stands sooner."""
+        if name in places and name not in panels:
+            with places[name]:
+                if name == "Share":
+                    panels[name] = sharing.Sharing(visit, origin)
+                else:
+                    panels[name] = {"Drive": driving.Driving, "Make": making.Making}[name](visit)
+
+    tabs.on_value_change(lambda event: open_tab(event.value))
     opening = visit.latest()
 
     def choose(name: str) -> None:

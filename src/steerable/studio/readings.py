@@ -155,11 +155,9 @@ class Line:
         with ui.element("div").classes("values").props(f'role="row" data-column="{name}" title="{judge}"') as self.place:
             self.lock = ui.button(icon="lock_open", on_click=self._lock).props("flat dense round size=xs aria-pressed=false")
             self.lock.props(f'aria-label="hold {name}"')
-            with ui.element("div").classes("what"):
-                ui.label(name)
-                ui.label(unit).classes("soft")
-            self.before, self.now, self.change, self.asked = (ui.label("") for _ in range(4))
-        self.locked = False
+            ui.html(f"{name} <small>{unit}</small>", sanitize=False).classes("what")
+            self.numbers = ui.html("", sanitize=False).classes("numbers")
+        self.locked, self.asked, self.told = False, "", ("", "", "")
 
     def _lock(self) -> None:
         on = self.name not in self.visit.state.locks
@@ -175,7 +173,11 @@ class Line:
                 self.place.classes(remove="bad")
         if (asked is not None) != ("turned" in self.place.classes):
             self.place.classes(**{"add" if asked is not None else "remove": "turned"})
-        self.asked.set_text("" if asked is None else ("+" if asked > 0 else "") + number(asked, 2))
+        self.asked = "" if asked is None else ("+" if asked > 0 else "") + number(asked, 2)
+        self._write()
+
+    def _write(self) -> None:
+        self.numbers.set_content("".join(f"<span>{text}</span>" for text in (*self.told, self.asked)))
 
     def read(self, leak: Leak | None) -> None:
         """The newest measurement, and of a lock what it leaked."""
@@ -183,16 +185,14 @@ class Line:
         if measured is None or self.name not in measured.now:
             return
         now, before = measured.now[self.name], measured.before[self.name]
-        self.before.set_text(number(before))
-        self.now.set_text(number(now))
         change = ("+" if now > before else "") + number(now - before, 2)
-        if leak is None:
-            return self.change.set_text(change)
-        drift = ("+" if leak.drift > 0 else "") + number(leak.drift, 2)
-        self.change.set_text(f"{drift} of ±{number(leak.tolerance, 2)}")
-        if leak.holds == ("bad" in self.place.classes):
-            self.place.classes(**{"remove" if leak.holds else "add": "bad"})
-        self.change.props(f'title="{"held" if leak.holds else "did not hold"}"')
+        if leak is not None:
+            change = f"{'+' if leak.drift > 0 else ''}{number(leak.drift, 2)} of ±{number(leak.tolerance, 2)}"
+            if leak.holds == ("bad" in self.place.classes):
+                self.place.classes(**{"remove" if leak.holds else "add": "bad"})
+                self.place.props(f'title="{"held" if leak.holds else "did not hold"}"')
+        self.told = number(before), number(now), change
+        self._write()
 
 
 JUDGES_OF = {second: first for first, second in JUDGES.items()}

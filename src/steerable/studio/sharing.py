@@ -29,10 +29,10 @@ FPS, KEYFRAMES, FRAMES = 24, 24, 1500  # of a film
 
 
 class Sharing:
-    """The panel of recipes and files."""
+    """The panel of recipes and files; ``origin`` is the address of the studio, for links."""
 
-    def __init__(self, visit: Visit) -> None:
-        self.visit = visit
+    def __init__(self, visit: Visit, origin: str) -> None:
+        self.visit, self.origin = visit, origin
         self._work = visit.latest()
         with ui.column().classes("w-full gap-2 no-wrap"):
             ui.html("<h2>The recipe of what is shown</h2>", sanitize=False)
@@ -109,8 +109,6 @@ class Sharing:
 
     def _json(self) -> str:
         return json.dumps(json.loads(self._recipe().model_dump_json(exclude_defaults=True)), indent=1)
-
-    origin = ""
 
     # -------------------------------------------------------------- as files
 
