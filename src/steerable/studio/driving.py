@@ -16,9 +16,8 @@ from steerable.controls.driving import Row
 from steerable.studio import pictures, session
 from steerable.studio.pictures import Frame
 from steerable.studio.trip import EVERYTHING, PAIRS, Trip
-from steerable.studio.visit import Visit
+from steerable.studio.visit import PUSHES, Visit
 
-PUSHES = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, 1.0), "down": (0.0, -1.0)}
 LONGEST = 2000  # steps of one push, should a browser never say that the hand is gone
 STILL = 0.15  # of the stick's way is no push
 
@@ -78,21 +77,15 @@ class Driving:
                     self.speed = ui.slider(min=0.01, max=0.15, step=0.01, value=0.05).props(
                         'aria-label="speed: change at each step, in deviations" label'
                     )
-            for element in (self.wheel, visit.picture):
-                if element is not None:
-                    self._keys(element)
             ui.label("Hold a button, push the stick, or use the arrow keys here or on the picture.").classes("soft")
             self.plot = ui.html(pictures.ledger_svg([], 0.06), sanitize=False).classes("w-full ledger")
             self.says = ui.column().classes("w-full gap-0 told").props('role="status" aria-live=polite')
+            visit.steered_by(self.wheel)
+        visit.on("push", self._push)
         visit.on("state", self._follow)
         visit.on("bench", self._offer)
         self._offer()
         self._follow()
-
-    def _keys(self, element: ui.element) -> None:
-        for way, push in PUSHES.items():
-            element.on(f"keydown.{way}.prevent", functools.partial(self._push, push))
-            element.on(f"keyup.{way}", self._let_go)
 
     # -------------------------------------------------------------- what is held and what moves
 

@@ -153,12 +153,14 @@ def as_command(one: Recipe, bench: Bench, state: State, *, picture: str = "pictu
     base = f"--generator {_word(one.generator)} --seeds {','.join(map(str, one.seeds))}" + (f" --psi {one.psi:g}" if one.psi != 1 else "")
     if one.label is not None:
         base += f" --label {one.label}"
-    if state.offset or set(state.amounts) & set(state.locks):
+    straight, free = bench.straight, bench.freeable(state.locks)
+    lines = [] if straight is None else [knob.name for knob in straight.knobs]
+    if state.offset or set(state.amounts) & set(free) or not set(state.amounts) <= set(lines):
         return f"steer apply --recipe {picture} --out applied    # save the image first: it carries the recipe"
     if not state.amounts:
         return f"steer sample {base}"
     turned = " ".join(f"--turn {_word(f'{name}={value!r}')}" for name, value in state.amounts.items())
-    held = f" --hold {_word(','.join(state.locks))}" if state.locks else ""
+    held = f" --hold {_word(','.join(free))}" if free else ""
     return f"steer apply controls.safetensors {turned}{held} {base}    # save the controls first"
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from nicegui import ui
 
+from steerable import checks
 from steerable.controls.controller import AlongAxis
 from steerable.controls.directions import Directions
+from steerable.controls.solve import Solve
 from steerable.evaluation.summary import JUDGES
 from steerable.features.network import select
 from steerable.studio import pictures, session
@@ -47,8 +50,6 @@ def parse(text: str, names: list[str]) -> tuple[str, float]:
     Raises:
         ValueError: no known name, or no finite number behind it.
     """
-    from steerable import checks
-
     words = text.replace("=", " ").replace("−", "-").split()
     for cut in range(len(words) - 1, 0, -1):
         if (name := " ".join(words[:cut])) in names:
@@ -64,9 +65,49 @@ def parse(text: str, names: list[str]) -> tuple[str, float]:
 
 
 def solved(state: State, bench: Bench, name: str, value: float) -> Answer:
-    """The state in which an attribute measures a value: its knob turned as far as that takes, the locks held."""
+    """The state in which a column measures a value, the locks held.
+
+    Its knob is turned where it has a straight one, the locks are those that straight knobs can be freed of, and that gets there; so the
+    slider shows what was done. Everything else is ``Solve``'s: columns without a knob, locks without one, values off the line.
+    """
+    straight = bench.straight
+    lines = straight is not None and name in [knob.name for knob in straight.knobs]
+    if lines and bench.freeable(state.locks) == state.locks:
+        answer = _along(state, bench, name, value)
+        if answer.found:
+            return answer
     point = session.latents(state, bench)
-    control = bench.control((name,), tuple(lock for lock in state.locks if lock != name))
+    solution = _solver(bench, name, state.locks).solve(point, point.values.new_full((1, 1), value))
+    there = replace(
+        state, offset=session.offset_of(solution.latents.values[0] - session.latents(replace(state, offset=""), bench).values[0])
+    )
+    second = float(solution.second[0, 0])
+    return Answer(
+        state=there,
+        name=name,
+        unit=bench.columns[name],
+        requested=value,
+        reached=float(solution.reached[0, 0]),
+        low=float(solution.reachable[0, 0, 0]),
+        high=float(solution.reachable[0, 0, 1]),
+        found=bool(solution.found[0, 0]),
+        judge=solution.judges[0],
+        second=second if second == second else None,
+    )
+
+
+@lru_cache(maxsize=16)
+def _solver(bench: Bench, name: str, locks: tuple[str, ...]) -> Solve:
+    """Looks at the population once; the bench's axes save most of that."""
+    straight = bench.straight
+    held = select(bench.features, [lock for lock in locks if lock in bench.columns])
+    return Solve(bench.generator, {name: 0.0}, held, features=bench.features, axes=straight, space=bench.space)
+
+
+def _along(state: State, bench: Bench, name: str, value: float) -> Answer:
+    """The straight knob of the column turned as far as that takes."""
+    point = session.latents(state, bench)
+    control = bench.control((name,), state.locks)
     assert isinstance(control, Directions)
     (feature,) = select(bench.features, [name])
     outcome = AlongAxis(bench.generator, control[name], feature).solve(point, torch.full((1, 1), value))
@@ -75,8 +116,7 @@ def solved(state: State, bench: Bench, name: str, value: float) -> Answer:
     judge = JUDGES.get(name, "")
     second = after.get(judge) if bench.columns.get(judge) == bench.columns[name] else None
     low, high = outcome.reachable[0].tolist()
-    found = bool(outcome.found[0])
-    return Answer(there, name, bench.columns[name], value, after[name], low, high, found, judge, second)
+    return Answer(there, name, bench.columns[name], value, after[name], low, high, bool(outcome.found[0]), judge, second)
 
 
 class Readings:
@@ -130,7 +170,7 @@ class Readings:
     def _set(self) -> None:
         state, bench = self.visit.state, self.visit.bench
         try:
-            name, value = parse(self.asked.value or "", [name for name in bench.lockable if name not in state.locks])
+            name, value = parse(self.asked.value or "", [name for name in bench.columns if name not in state.locks])
         except ValueError as error:
             return self._say(str(error), bad=True)
         self._say(f"looking for {name} {number(value)} …", bad=False)

@@ -43,14 +43,14 @@ class Stage:
                 self.compare = ui.slider(min=0, max=100, step=1, value=0, on_change=self._wiped).props(
                     'aria-label="compare with the start"'
                 )
-                self.compare.classes("flex-grow")
+                self.compare.classes("flex-grow compare")
             self.trouble = ui.label("").classes("trouble").props('role="alert"')
             ui.html("<h2>Way here</h2>", sanitize=False)
             self.film = ui.element("div").classes("film").props('aria-label="last way-points"')
             ui.html("<h2>History</h2>", sanitize=False)
             self.steps = ui.element("div").classes("steps").props('aria-label="history"')
         self.urls: dict[int, str] = {}
-        visit.picture = self.frame
+        visit.steered_by(self.frame)
         visit.on("draw", self._drawing)
         visit.on("frame", self._framed)
         visit.on("history", self._history)

@@ -23,6 +23,7 @@ from steerable.studio.session import Bench, History, Leak, State
 from steerable.studio.workshop import Workshop
 
 STRIP = 12  # way-points of the filmstrip
+PUSHES = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, 1.0), "down": (0.0, -1.0)}
 MEASURE_EVERY = 0.2  # seconds between two measurements while a hand moves
 
 
@@ -44,7 +45,6 @@ class Visit:
         bench: the visitor's own: the shared one until something is made or uploaded.
         frame, measured: the newest that arrived; None before the first.
         drawing: whether the hand draws boxes on the picture.
-        picture: the element that shows it, once there is one.
     """
 
     def __init__(self, workshop: Workshop, bench: Bench, state: State | None = None) -> None:
@@ -58,7 +58,6 @@ class Visit:
         self.shown = 0
         self._asked = 0.0  # when the picture that is waited for was asked for; 0 where none is
         self.drawing = False
-        self.picture: ui.element | None = None
         self._listeners: dict[str, list[Callable[..., None]]] = defaultdict(list)
         self._frames = Latest(workshop.pool, self.complain)
         self._measures = Latest(workshop.pool, self.complain, pause=MEASURE_EVERY)
@@ -94,6 +93,12 @@ class Visit:
         self.film.clear()
         self.frame = self.measured = None
         self.history = History.begun(State())
+
+    def steered_by(self, element: ui.element) -> None:
+        """Arrow keys on an element push the drive, for as long as they are down."""
+        for way, push in PUSHES.items():
+            element.on(f"keydown.{way}.prevent", functools.partial(self.tell, "push", push))
+            element.on(f"keyup.{way}", functools.partial(self.tell, "push", (0.0, 0.0)))
 
     def draw(self, on: bool) -> None:
         """Whether the hand draws boxes to hold."""
