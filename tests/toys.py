@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from steerable.generators.module import ModuleGenerator, generator_of
+from steerable.generators.module import ModuleGenerator, generator_of, wrap
 from steerable.generators.stages import Stage, class_weights
 from steerable.protocols import Knob, Latents, LatentSpace
 
@@ -55,6 +55,14 @@ def linear_generator(
     """A linear generator with a random full-rank matrix and no offset."""
     matrix = np.random.default_rng(seed).standard_normal((prod(image_shape), latent_size)) * scale
     return LinearGenerator(torch.tensor(matrix, dtype=torch.float32), torch.zeros(prod(image_shape)), image_shape)
+
+
+def linear_module(latent_size: int = 6, image_shape: tuple[int, int, int] = (3, 4, 4), *, seed: int = 0) -> ModuleGenerator:
+    """The same as a wrapped network, as the studio takes it."""
+    toy = linear_generator(latent_size, image_shape, seed=seed)
+    layer = nn.Linear(latent_size, prod(image_shape), bias=False)
+    layer.weight = nn.Parameter(toy.matrix)
+    return wrap(nn.Sequential(layer, nn.Unflatten(1, image_shape)), latent_size=latent_size, name="toy", value_range=(-1, 1))
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,9 @@ def studio(
         str, typer.Option(metavar="ADDRESS", help="Where to listen; anywhere but on 127.0.0.1 visitors need the token that is printed.")
     ] = LOCAL,
     port: Annotated[int, typer.Option(metavar="NUMBER", min=1, max=65535, help="Port to listen on.")] = 8080,
+    population: Annotated[
+        int, typer.Option(metavar="NUMBER", min=60, max=20000, help="Unsteered images that a control made on the page is fitted on.")
+    ] = 500,
     device: options.Device = "auto",
 ) -> None:
     """Open a page in which generators are steered, and the same operations as JSON over HTTP.
@@ -46,7 +49,7 @@ def studio(
 
     where = options.device(device)
     torch.set_num_threads(1)  # a worker for each core; one picture of a small generator does not get faster by sharing
-    shop = workshop.opened(generators or [options.GENERATOR], control or [], device=where)
+    shop = workshop.opened(generators or [options.GENERATOR], control or [], device=where, population=population)
     token = None if host in limits.LOCAL else limits.new_token()
     knobs = sum(len(bench.knobs) for bench in shop.benches.values())
     say(f"{', '.join(shop.benches)} with {knobs} knobs on {where}. Ctrl-C ends the studio.")

@@ -29,7 +29,7 @@ from steerable.studio import session
 from steerable.studio.road import Road
 from steerable.studio.session import Bench
 
-POPULATION, CALIBRATION, LEAKS = 500, 48, 16  # latents: fitted on, for unit and range, for what else moves
+CALIBRATION, LEAKS = 48, 16  # latents at most: for unit and range, for what else moves
 FEWEST, EACH = 12, 4  # labels in all, and of either answer
 
 
@@ -69,7 +69,7 @@ class Made:
     words: str
 
 
-def axis_of(bench: Bench, name: str, cache: Path, job: Job, *, n: int = POPULATION) -> Made:
+def axis_of(bench: Bench, name: str, cache: Path, job: Job, *, n: int) -> Made:
     """An axis for one measured column.
 
     Raises:
@@ -79,7 +79,7 @@ def axis_of(bench: Bench, name: str, cache: Path, job: Job, *, n: int = POPULATI
     return _made(bench, column(owner, name), cache, job, n, about="")
 
 
-def axis_of_labels(bench: Bench, name: str, answers: Mapping[int, bool], cache: Path, job: Job, *, n: int = POPULATION) -> Made:
+def axis_of_labels(bench: Bench, name: str, answers: Mapping[int, bool], cache: Path, job: Job, *, n: int) -> Made:
     """An axis for an attribute that somebody labelled on seeds, yes or no.
 
     Raises:
@@ -121,7 +121,7 @@ def _made(bench: Bench, feature: Feature, cache: Path, job: Job, n: int, *, abou
     name = feature.columns[0]
     with progress.shown_by(job.track):
         space = bench.space
-        axis = fit_axes(bench.generator, [feature], n=n, calibration=CALIBRATION, space=space, cache=cache)
+        axis = fit_axes(bench.generator, [feature], n=n, calibration=min(CALIBRATION, max(LEAKS, n // 8)), space=space, cache=cache)
         knob, (kind, score) = axis.knobs[0], score_of(axis, name)
         leak = _leaks(bench, axis, job) if knob.high > knob.low else ""
     if not knob.high > knob.low:

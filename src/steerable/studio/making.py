@@ -111,13 +111,14 @@ class Making:
         bench, cache = self.visit.bench, Path(self._folder.name)
         if self.form.value == "trajectory":
             return self._begin(functools.partial(fitting.road_of, bench, name, list(self.holds.value or []), cache))
-        self._begin(functools.partial(fitting.axis_of, bench, name, cache))
+        self._begin(functools.partial(fitting.axis_of, bench, name, cache, n=self.visit.workshop.population))
 
     def _learn(self) -> None:
         name = re.sub(r"[^a-z0-9]+", "-", (self.name.value or "").lower()).strip("-")
         if not name or name in self.visit.bench.columns:
             return self.visit.complain(f'give it a name of its own, in letters; got "{(self.name.value or "")[:40]}".')
-        self._begin(functools.partial(fitting.axis_of_labels, self.visit.bench, name, dict(self.answers), Path(self._folder.name)))
+        work = functools.partial(fitting.axis_of_labels, self.visit.bench, name, dict(self.answers), Path(self._folder.name))
+        self._begin(functools.partial(work, n=self.visit.workshop.population))
 
     def _begin(self, work) -> None:  # type: ignore[no-untyped-def]
         if self.job is not None:
@@ -127,7 +128,7 @@ class Making:
         self._say("fitting …")
         self.timer.activate()
         self._work.failed = self._failed
-        self._work.ask(lambda: fitting.worked(functools.partial(work, job)), self._done)
+        self._work.ask(lambda: fitting.worked(lambda: work(job=job)), self._done)
 
     def _watch(self) -> None:
         if self.job is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -81,7 +82,7 @@ def solved(state: State, bench: Bench, name: str, value: float) -> Answer:
     there = replace(
         state, offset=session.offset_of(solution.latents.values[0] - session.latents(replace(state, offset=""), bench).values[0])
     )
-    second = float(solution.second[0, 0])
+    judge, second = _second(session.measure(solution.latents, bench), bench, name)
     return Answer(
         state=there,
         name=name,
@@ -91,9 +92,15 @@ def solved(state: State, bench: Bench, name: str, value: float) -> Answer:
         low=float(solution.reachable[0, 0, 0]),
         high=float(solution.reachable[0, 0, 1]),
         found=bool(solution.found[0, 0]),
-        judge=solution.judges[0],
-        second=second if second == second else None,
+        judge=judge,
+        second=second,
     )
+
+
+def _second(after: Mapping[str, float], bench: Bench, name: str) -> tuple[str, float | None]:
+    """The column's second judge, and what it reads, where it is measured in the same unit."""
+    judge = JUDGES.get(name, "")
+    return judge, after.get(judge) if bench.columns.get(judge) == bench.columns[name] else None
 
 
 @lru_cache(maxsize=16)
@@ -113,8 +120,7 @@ def _along(state: State, bench: Bench, name: str, value: float) -> Answer:
     outcome = AlongAxis(bench.generator, control[name], feature).solve(point, torch.full((1, 1), value))
     there = state.turned(name, state.amounts.get(name, 0.0) + float(outcome.moved[0]))
     after = session.measure(session.latents(there, bench), bench)
-    judge = JUDGES.get(name, "")
-    second = after.get(judge) if bench.columns.get(judge) == bench.columns[name] else None
+    judge, second = _second(after, bench, name)
     low, high = outcome.reachable[0].tolist()
     return Answer(there, name, bench.columns[name], value, after[name], low, high, bool(outcome.found[0]), judge, second)
 

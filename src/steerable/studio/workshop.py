@@ -31,6 +31,7 @@ from steerable.studio.session import Bench
 SHIPPED = zoo.WEIGHTS / "controls"
 FEATURES = ("pixels", "pose", "mouth", "eyes", "face-place", "smile", "expression", "age", "gender-presentation", "regions")
 JUDGES = ("pose68", "mouth68")  # second judges, which no axis was fitted on
+POPULATION = 500  # unsteered images that a control is fitted on while somebody waits
 log = logging.getLogger(__name__)
 
 
@@ -40,12 +41,14 @@ class Workshop:
 
     Attributes:
         seconds: of one forward pass of each bench's generator, measured at the start.
+        population: unsteered images that a control made on the page is fitted on.
     """
 
     benches: dict[str, Bench]
     pool: ThreadPoolExecutor = field(default_factory=scheduling.workers)
     seconds: dict[str, float] = field(default_factory=dict)
     device: str = "cpu"
+    population: int = POPULATION
     _making: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -85,7 +88,7 @@ class Workshop:
         raise ValueError(f"no generator here has the fingerprint {fingerprint[:8]!r}…; this studio has {there}.")
 
 
-def opened(sources: Sequence[str], controls: Sequence[Path] = (), *, device: str = "cpu") -> Workshop:
+def opened(sources: Sequence[str], controls: Sequence[Path] = (), *, device: str = "cpu", population: int = POPULATION) -> Workshop:
     """The workshop of some generators, by name or file, each with the controls that were made for it.
 
     Raises:
@@ -102,7 +105,8 @@ def opened(sources: Sequence[str], controls: Sequence[Path] = (), *, device: str
             raise ValueError(
                 f"{path} was fitted on {control.space.owner}; name that generator too: steer studio GENERATOR --control {path}."
             )
-    return Workshop(benches, seconds={name: forward_seconds(bench) for name, bench in benches.items()}, device=device)
+    seconds = {name: forward_seconds(bench) for name, bench in benches.items()}
+    return Workshop(benches, seconds=seconds, device=device, population=population)
 
 
 def bench_of(generator: ModuleGenerator, source: str, loaded: Sequence[tuple[Path, Control]] = (), *, device: str = "cpu") -> Bench:
