@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 from nicegui import ui
 
@@ -12,23 +11,12 @@ from steerable.controls.directions import Directions
 from steerable.controls.groups import Controllers
 from steerable.protocols import Control, Knob
 from steerable.studio import pictures, session
+from steerable.studio.live import Range, grid
 from steerable.studio.pictures import number
 from steerable.studio.road import Road
 from steerable.studio.visit import Visit
 
-THROTTLE = 0.02  # seconds between two events of a slider under a hand
 ROOM = 0.4  # of the usable range, on either side of it
-
-
-class LiveSlider(ui.slider):
-    """A slider that moves under the hand at once and tells the server at most fifty times a second."""
-
-    LOOPBACK = False
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        for listener in self._event_listeners.values():
-            listener.throttle = THROTTLE
 
 
 def kind(control: Control) -> str:
@@ -139,8 +127,8 @@ class Row:
 
     def __init__(self, visit: Visit, knob: Knob, lockable: bool, header: ui.label) -> None:
         self.visit, self.knob, self.header = visit, knob, header
-        low, high = reach(knob)
-        self.ends = low, high
+        low, high, step = grid(*reach(knob), session.rest(knob))
+        self.ends, self.near = (low, high), step / 2
         share: Callable[[float], float] = lambda x: 100 * (x - low) / (high - low)  # noqa: E731
         with ui.element("div").classes("knob").props(f'data-knob="{knob.name}"') as self.place:
             with ui.element("div").classes("name"):
@@ -152,9 +140,8 @@ class Row:
             with ui.element("div").classes("rail"):
                 ui.element("div").classes("range").style(f"left:{share(knob.low):.1f}%;width:{share(knob.high) - share(knob.low):.1f}%")
                 ui.element("div").classes("zero").style(f"left:{share(session.rest(knob)):.1f}%")
-                self.slider = LiveSlider(min=low, max=high, step=(high - low) / 240, value=session.rest(knob), on_change=self._moved)
-                self.slider.props(f'aria-label="{_plain(knob.name)}" thumb-size=16px track-size=3px')
-                self.slider.on("change", self._let_go).on("dblclick", self._reset)
+                self.slider = Range(low, high, step=step, value=session.rest(knob), moved=self._moved, let_go=self._let_go)
+                self.slider.props(f'aria-label="{_plain(knob.name)}"').on("dblclick", self._reset)
             self.high = ui.element("img").classes("end").props(f'alt="{_plain(knob.name)} high"')
             self.number = ui.number(value=session.rest(knob), step=float(f"{(high - low) / 50:.1g}"), format="%.4g").props("dense outlined")
             self.number.props(f'aria-label="{_plain(knob.name)} amount, {_plain(knob.unit)}"')
@@ -172,18 +159,19 @@ class Row:
                         value=session.tolerance(visit.bench, knob.name), min=0, format="%.3g", on_change=self._tolerate
                     )
                     self.tolerance.props(f'dense outlined prefix="±" aria-label="tolerance of {_plain(knob.name)}"')
-        self._amount = 0.0
+        self._amount, self._moving = 0.0, False
         self.neutral = session.rest(knob)
 
     # -------------------------------------------------------------- the hand
 
-    def _moved(self) -> None:
-        value = float(self.slider.value or 0.0)
+    def _moved(self, value: float) -> None:
         if value != self._clamped(self._amount):
-            near = abs(value - self.neutral) < (self.ends[1] - self.ends[0]) / 480
-            self.visit.turn(self.knob.name, self.neutral if near else value)
+            self._moving = True
+            self.visit.turn(self.knob.name, self.neutral if abs(value - self.neutral) < self.near else value)
 
-    def _let_go(self) -> None:
+    def _let_go(self, _: float) -> None:
+        self._moving = False
+        self._numbered()
         self.visit.keep(f"{self.knob.name} {number(self._amount, 3)}")
 
     def _reset(self) -> None:
@@ -214,6 +202,9 @@ class Row:
     def _clamped(self, amount: float) -> float:
         return min(max(amount, self.ends[0]), self.ends[1])
 
+    def _numbered(self) -> None:
+        self.number.set_value(float(f"{self._amount:.4g}"))
+
     def follow(self) -> None:
         """The state's amount and lock."""
         amount = self.visit.state.amounts.get(self.knob.name, self.neutral)
@@ -221,7 +212,8 @@ class Row:
             self._amount = amount
             if self.slider.value != self._clamped(amount):
                 self.slider.set_value(self._clamped(amount))
-            self.number.set_value(float(f"{amount:.4g}"))
+            if not self._moving:  # while a hand moves, the browser writes it
+                self._numbered()
             self.place.classes(**{"add" if not self.knob.low <= amount <= self.knob.high else "remove": "beyond"})
         if self.lock is not None:
             locked = self.knob.name in self.visit.state.locks
@@ -236,6 +228,8 @@ class Row:
         measured = self.visit.measured
         if measured is None:
             return
+        if self._moving:
+            self._numbered()
         value, rank = measured.now.get(self.knob.name), self.visit.percentile(self.knob.name)
         words = [] if value is None else [f"now {number(value, 3)}"]
         words += [] if rank is None else [f"p{rank:.0f}"]

@@ -14,6 +14,7 @@ from nicegui import ui
 
 from steerable.studio import fitting, people
 from steerable.studio.fitting import Job, Made
+from steerable.studio.scheduling import MINUTES
 from steerable.studio.visit import Visit
 
 FACES = 30
@@ -28,7 +29,7 @@ class Making:
         self.visit, self.job = visit, None
         self._folder = tempfile.TemporaryDirectory(prefix="studio-")
         visit.on("closed", self._close)
-        self._work, self._faces = visit.latest(), visit.latest()
+        self._work, self._faces = visit.latest(patience=MINUTES), visit.latest()
         self.answers: dict[int, bool] = {}
         self.picks: dict[int, ui.element] = {}
         self.shown = ""  # fingerprint of the generator whose faces are there to label

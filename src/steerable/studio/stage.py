@@ -8,7 +8,8 @@ from dataclasses import replace
 from nicegui import ui
 from nicegui.events import MouseEventArguments
 
-from steerable.studio import pictures, session
+from steerable.studio import live, pictures, session
+from steerable.studio.scheduling import MEASUREMENT
 from steerable.studio.visit import Visit
 
 MOST = 16  # boxes
@@ -23,7 +24,7 @@ class Stage:
     def __init__(self, visit: Visit) -> None:
         self.visit = visit
         self.corner: tuple[float, float] | None = None
-        self._extra = visit.latest()
+        self._extra = visit.latest(patience=MEASUREMENT)
         with ui.element("section").classes("pane column stage").props('aria-label="Picture"'):
             with ui.row().classes("w-full no-wrap items-start gap-2 showing"):
                 with ui.element("div").classes("big").props('tabindex=0 role="group" aria-label="picture"') as self.frame:
@@ -69,7 +70,7 @@ class Stage:
     def _framed(self) -> None:
         frame = self.visit.frame
         assert frame is not None
-        self.image.set_source(frame.url)
+        live.show(self.image, frame.url)
         if self.trouble.text:
             self.trouble.set_text("")
         if frame.state == self.visit.history.state and self.urls.get(self.visit.history.at) != frame.url:

@@ -18,7 +18,7 @@ from nicegui import ui
 from steerable.fitting.calibrate import coordinates
 from steerable.studio import pictures, session
 from steerable.studio.pictures import Frame
-from steerable.studio.scheduling import Latest
+from steerable.studio.scheduling import MEASUREMENT, SECONDS, Latest
 from steerable.studio.session import Bench, History, Leak, State
 from steerable.studio.workshop import Workshop
 
@@ -59,8 +59,8 @@ class Visit:
         self._asked = 0.0  # when the picture that is waited for was asked for; 0 where none is
         self.drawing = False
         self._listeners: dict[str, list[Callable[..., None]]] = defaultdict(list)
-        self._frames = Latest(workshop.pool, self.complain)
-        self._measures = Latest(workshop.pool, self.complain, pause=MEASURE_EVERY)
+        self._frames = Latest(workshop.workers, self.complain)
+        self._measures = Latest(workshop.workers, self.complain, pause=MEASURE_EVERY, patience=MEASUREMENT)
         self._known: dict[tuple[Any, ...], dict[str, float]] = {}
 
     # -------------------------------------------------------------- who is told
@@ -77,9 +77,9 @@ class Visit:
         self._asked = 0.0
         self.tell("trouble", " ".join(str(error).split())[:300])
 
-    def latest(self, *, pause: float = 0.0) -> Latest:
-        """A queue of this visitor for questions of another kind: thumbnails, batches."""
-        one = Latest(self.workshop.pool, self.complain, pause=pause)
+    def latest(self, *, patience: float = SECONDS) -> Latest:
+        """A queue of this visitor for questions of another kind: thumbnails, batches, fits; they hinder no picture."""
+        one = Latest(self.workshop.workers, self.complain, patience=patience)
         self.on("closed", one.stop)
         return one
 

@@ -14,7 +14,6 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,7 +44,7 @@ class Workshop:
     """
 
     benches: dict[str, Bench]
-    pool: ThreadPoolExecutor = field(default_factory=scheduling.workers)
+    workers: scheduling.Workers = field(default_factory=scheduling.Workers)
     seconds: dict[str, float] = field(default_factory=dict)
     device: str = "cpu"
     population: int = POPULATION
