@@ -54,7 +54,8 @@ def main() -> None:
         results = {name: measured(generator, design, about, name, asked) for name in design.spreads}
     figures: dict[str, Any] = {
         "benchmark": "variability", "generator": asked.generator, "n": asked.n, "seed": SEED, "samples": asked.samples,
-        "quality_n": asked.quality_n, "classes": len(design.names), "edits": {name: shown(design, name, results) for name in design.spreads},
+        "quality_n": asked.quality_n, "classes": len(design.names),
+        "edits": {name: shown(design, name, results) for name in design.spreads},
     }  # fmt: skip
     crossed(figures["edits"])
     if asked.out:

@@ -126,13 +126,15 @@ def variability_plot(results: Sequence[Variability], *, title: str) -> matplotli
     figure = new_figure(4.6 * len(results) + 0.2, 4.8, title)
     for axes, result in zip(figure.subplots(1, len(results), squeeze=False)[0], results, strict=True):
         unit = f", {result.unit}" if result.unit else ""
-        dressed(axes, f"σ of {result.attribute}{unit}: {_short_source(result)}", f"Δμ at ±{result.amount:.3g} {result.knob.unit}")
+        dressed(axes, f"σ of {result.attribute}{unit}{_source(result)}", f"Δμ at ±{result.amount:.3g} {result.knob.unit}")
         _points(axes, result)
     return figure
 
 
-def _short_source(result: Variability) -> str:
-    return result.sigma_from if len(result.sigma_from) <= 30 else f"…{result.sigma_from[-28:]}"
+def _source(result: Variability) -> str:
+    if not any(result.pictures):
+        return ""  # numbers that were given
+    return f": {result.sigma_from if len(result.sigma_from) <= 30 else '…' + result.sigma_from[-28:]}"
 
 
 def _points(axes: Any, result: Variability) -> None:
