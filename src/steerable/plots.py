@@ -1,19 +1,20 @@
-"""Figures of whole results: how far walks go (figure 5 of the paper), and how that follows the data (figure 6).
+"""Figures of whole results: how far walks go (figure 5 of the paper), how that follows the data (6), how well edits are imitated (9).
 
 ``render`` draws numbers that somebody chose; these take a result of ``evaluation`` and show all of it. Everything is a pure function of
 its arguments, made without pyplot.
 
-Source of both forms: Jahanian, Chai & Isola, "On the 'steerability' of generative adversarial networks", ICLR 2020, figures 5, 6 and 11.
+Source of the forms: Jahanian, Chai & Isola, "On the 'steerability' of generative adversarial networks", ICLR 2020, figures 5, 6, 9 and 11.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from steerable.evaluation.limits import Limits
+from steerable.evaluation.steerability import Steerability, series
 from steerable.evaluation.variability import Variability
 from steerable.render import COLOURS, GREY, INK, dressed, new_figure
 
@@ -159,3 +160,32 @@ def _points(axes: Any, result: Variability) -> None:
             result.names[k], (sigma[k], moved[k]), xytext=(3, 3), textcoords="offset points", fontsize=6.5, color=GREY, clip_on=False
         )
     axes.margins(0.08, 0.1)
+
+
+def steerability_plot(results: Mapping[str, Mapping[str, Steerability]], *, title: str) -> matplotlib.figure.Figure:
+    """A column for each edit; above the masked squared error of each walk with its band, below the mean relative to not moving.
+
+    Args:
+        results: edit -> walk -> its errors, each edit's at the same amounts.
+    """
+    if not results or not all(results.values()):
+        raise ValueError("a figure of errors shows one edit and one walk or more, got none.")
+    figure = new_figure(3.9 * len(results) + 0.4, 5.8, title)
+    rows = figure.subplots(2, len(results), squeeze=False, height_ratios=(1.4, 1))
+    for column, (name, ways) in enumerate(results.items()):
+        upper, lower = rows[:, column]
+        unit = next(iter(ways.values())).knob.unit
+        dressed(upper, "", "masked squared error" if column == 0 else "")
+        dressed(lower, f"{name}, {unit}" if unit else name, "relative to not moving" if column == 0 else "")
+        for i, (way, (mean, low, high)) in enumerate(series(ways).items()):
+            amounts = ways[way].amounts.numpy()
+            upper.fill_between(amounts, low, high, color=COLOURS[i], alpha=0.18, linewidth=0)
+            upper.plot(amounts, mean, color=COLOURS[i], linewidth=1.6, label=way)
+            asked = amounts != (ways[way].knob.neutral or 0.0)
+            lower.plot(amounts[asked], ways[way].relative.numpy()[asked], color=COLOURS[i], linewidth=1.4)
+        lower.axhline(1.0, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
+        upper.set_ylim(bottom=0)
+        lower.set_ylim(bottom=0)
+        if column == 0:
+            upper.legend(fontsize=8, frameon=False, labelcolor=INK)
+    return figure
