@@ -68,6 +68,14 @@ def steerable(
     edit_weight: Annotated[float, typer.Option(metavar="NUMBER", help="Weight of the walk's squared error in the joint loss.")] = 1.0,
     r1: Annotated[float, typer.Option(metavar="NUMBER", help="Weight of the gradient penalty on real pictures; 0 leaves it out.")] = 0.1,
     ema: Annotated[float, typer.Option(metavar="NUMBER", help="Decay of the averaged generator, which is the result.")] = 0.999,
+    compared: Annotated[
+        int,
+        typer.Option(
+            metavar="NUMBER",
+            help="Pictures whose variety the discriminator is shown, for example 16, against a generator that draws one picture a class; 0 "
+            "leaves it out.",
+        ),
+    ] = 0,
     precision: Annotated[
         str, typer.Option(metavar="NAME", help="float32; or bfloat16 for convolutions, faster where the processor has it.")
     ] = "float32",
@@ -115,6 +123,7 @@ def steerable(
         edit_weight=edit_weight,
         r1=r1,
         ema=ema,
+        compared=compared,
         precision=precision,
         seed=seed,
         device=options.device(device),
