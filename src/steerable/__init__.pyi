@@ -11,11 +11,13 @@ from .edits import as_edit as as_edit
 from .edits import edit as edit
 from .edits import within as within
 from .evaluation.combining import combined as combined
+from .evaluation.limits import limits as limits
 from .evaluation.quality import kernel_distance as kernel_distance
 from .evaluation.response import response as response
 from .evaluation.steerability import steerability as steerability
 from .evaluation.summary import effects as effects
 from .evaluation.summary import leakage as leakage
+from .evaluation.variability import variability as variability
 from .features.network import column as column
 from .features.network import feature as feature
 from .features.perceptual import Perceptual as Perceptual
