@@ -25,8 +25,9 @@ format: .venv/.ready-dev     ## let ruff rewrite what it can
 bench: .venv/.ready-dev      ## every benchmark, one after the other
 	@set -e; for script in benchmarks/*.py; do echo "$$script"; .venv/bin/python "$$script"; done
 
-fuzz: .venv/.ready-dev       ## damage checkpoints 20,000 times: each loads, or is refused in one line, within 2 s and 2 GB
+fuzz: .venv/.ready-dev       ## damage checkpoints 20,000 times: each loads, or is refused in one line, within 2 s and 2 GB; then the studio's requests
 	.venv/bin/python tools/fuzz.py
+	STEERABLE_EXAMPLES=2000 OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q tests/studio/test_fuzz.py
 
 weights: .venv/.ready-dev    ## make every shipped weight file again from the package it came from
 	@set -e; for script in tools/convert_*.py tools/write_manifest.py; do echo "$$script"; .venv/bin/python "$$script"; done

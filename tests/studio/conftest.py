@@ -21,7 +21,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
+from fastapi.testclient import TestClient
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from torch import nn
+
+from steerable import load_features
+from steerable.controls.directions import Directions
+from steerable.generators.module import wrap
+from steerable.protocols import Knob
+from steerable.studio import limits, server
+from steerable.studio.session import Bench
+from steerable.studio.workshop import Workshop
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 QUIET = (
@@ -138,3 +149,38 @@ def shot(project) -> Callable[[Page, str], Path]:
         return path
 
     return kept
+
+
+# ------------------------------------------------------------------ without a browser
+
+
+class Painted(nn.Module):
+    """z of six numbers -> (n, 3, 8, 8): a plane of known colours, squashed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(torch.randn(6, 192, generator=torch.Generator().manual_seed(0)) / 3)
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(z @ self.matrix).view(-1, 3, 8, 8)
+
+
+@pytest.fixture(scope="session")
+def bench() -> Bench:
+    """A small generator with three straight knobs, two of which are measured."""
+    generator = wrap(Painted(), latent_size=6, name="painted", value_range=(-1.0, 1.0))
+    vectors = torch.randn(3, 6, generator=torch.Generator().manual_seed(1))
+    percentiles = tuple((float(p), (p - 50) / 100) for p in (0, 25, 50, 75, 100))
+    knobs = tuple(Knob(name, "of full scale", -1.0, 1.0, 0.0, percentiles=percentiles) for name in ("brightness", "red", "dance"))
+    return Bench(generator, {"axes": Directions(knobs, generator.spaces["z"], vectors)}, load_features("pixels"), "painted")
+
+
+@pytest.fixture(scope="session")
+def workshop(bench) -> Workshop:
+    return Workshop({"painted": bench}, seconds={"painted": 0.001})
+
+
+@pytest.fixture
+def client(workshop) -> TestClient:
+    """Asks the studio from this machine; an error of the server is an error of the test."""
+    return TestClient(limits.Door(server.requests(workshop)), base_url="http://127.0.0.1:8080")

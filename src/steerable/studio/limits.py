@@ -7,11 +7,12 @@ at by content and only ever read as PNG, JSON or safetensors. ``Door`` stands be
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from http.cookies import SimpleCookie
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 from steerable.recipe import Recipe
 from steerable.studio.session import Bench
@@ -19,8 +20,11 @@ from steerable.studio.session import Bench
 BODY = 4 * 2**20  # bytes of a request, and of a picture that is dropped
 UPLOAD = 256 * 2**20  # bytes of a control or a generator that is dropped
 SEEDS, DRIVEN = 64, 2  # seeds of one recipe; of one with a trajectory, which costs a thousand times as much
+SET = 16  # values that are set in one recipe, each of every seed; a value takes a search
 PIXELS = 32 * 2**20  # of one picture
 COLUMNS = 16  # of a sweep
+CONTROL = 2**20  # bytes of a control inside a recipe, in base64
+VISITS = 64  # open pages
 LOCAL = ("127.0.0.1", "localhost", "[::1]", "::1")
 COOKIE = "steerable-token"
 Scope = dict[str, Any]
@@ -39,8 +43,10 @@ def bounded(one: Recipe, bench: Bench) -> Recipe:
         raise ValueError(f"a trajectory takes seconds: at most {DRIVEN} seeds and no sweep in one request.")
     if one.sweep is not None and len(one.sweep.amounts) > COLUMNS:
         raise ValueError(f"a strip has at most {COLUMNS} columns here, got {len(one.sweep.amounts)}.")
-    if one.turn is not None and len(one.turn.values) > 4:
-        raise ValueError(f"at most 4 values are set in one request, got {len(one.turn.values)}.")
+    if one.turn is not None and len(one.turn.values) * len(one.seeds) > SET:
+        raise ValueError(f"at most {SET} values are set in one request, got {len(one.turn.values)} for each of {len(one.seeds)} seeds.")
+    if one.turn is not None and len(one.turn.control) > CONTROL:
+        raise ValueError(f"the control inside a recipe has at most {CONTROL} characters here, got {len(one.turn.control)}.")
     _, height, width = bench.generator.image_shape
     pixels = len(one.seeds) * (len(one.sweep.amounts) if one.sweep else 1) * max(one.scale, 2) ** 2 * height * width
     if pixels > PIXELS:
@@ -54,8 +60,8 @@ class Door:
     """Before the application: who may come in, and with how much.
 
     Without a token only requests to this very machine are answered (the Host header, so that no other site's page can reach it through
-    the visitor's browser). With one, it is given once in the address, ``?token=...``, and kept in a cookie, or sent as
-    ``Authorization: Bearer ...``.
+    the visitor's browser). With one, it is given once in the address, ``?token=...``, kept in a cookie from then on and taken out of the
+    address; a program sends it as ``Authorization: Bearer ...``.
     """
 
     def __init__(self, app: Application, *, token: str | None = None, hosts: Iterable[str] = LOCAL) -> None:
@@ -72,14 +78,21 @@ class Door:
         asked = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token", [""])[0]
         if self.token is not None and not self._known(headers, asked):
             return await _refuse(scope, send, 401, "this studio needs its token: open the address that steer studio printed.")
-        if scope["type"] == "http":
-            receive = _Counted(receive, BODY if scope["path"].startswith("/api/") else UPLOAD + BODY)
-            if self.token is not None and asked:
-                send = _with_cookie(send, self.token)
+        if scope["type"] == "websocket":
+            return await self.app(scope, receive, send)
+        if self.token is not None and asked and scope["method"] == "GET":
+            return await _settle(scope, send, self.token)
+        most = BODY if scope["path"].startswith("/api/") else UPLOAD + BODY
+        if (length := headers.get("content-length", "0")).isascii() and length.isdigit() and int(length[:20]) > most:
+            return await _refuse(scope, send, 413, f"a request has at most {most} bytes.")
+        counted = _Counted(receive, send, most)
         try:
-            await self.app(scope, receive, send)
-        except _TooMuch:
-            await _refuse(scope, send, 413, f"a request has at most {BODY} bytes.")
+            await self.app(scope, counted.receive, counted.send)
+        except Exception:
+            if not counted.over:
+                raise
+        if counted.over and not counted.answered:
+            await _refuse(scope, send, 413, f"a request has at most {most} bytes.")
 
     def _known(self, headers: dict[str, str], asked: str) -> bool:
         assert self.token is not None
@@ -89,14 +102,15 @@ class Door:
         except Exception:
             cookie = SimpleCookie()
         kept = cookie[COOKIE].value if COOKIE in cookie else ""
-        bearer = headers.get("authorization", "").removeprefix("Bearer ")
+        kind, _, bearer = headers.get("authorization", "").partition(" ")
+        bearer = bearer.strip() if kind.lower() == "bearer" else ""
         fits = [_same(given, self.token) for given in (asked, kept, bearer)]
         return any(fits)
 
     @staticmethod
     def _same_site(headers: dict[str, str]) -> bool:
         origin = headers.get("origin", "")
-        return not origin or origin == "null" or origin.partition("://")[2] == headers.get("host", "")
+        return not origin or origin.partition("://")[2] == headers.get("host", "")
 
 
 def new_token() -> str:
@@ -113,39 +127,61 @@ def _host(host: str) -> str:
     return host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0]
 
 
-class _TooMuch(Exception):
-    pass
-
-
 class _Counted:
-    """Receives no more than so many bytes."""
+    """Receives no more than so many bytes: more is as if the sender had gone, and what the application says to that is not sent.
 
-    def __init__(self, receive: Any, most: int) -> None:
-        self.receive, self.left = receive, most
+    What is sent says besides that nobody may frame the page, guess at the type of a file, or learn the address.
+    """
 
-    async def __call__(self) -> Any:
-        message = await self.receive()
+    def __init__(self, receive: Any, send: Any, most: int) -> None:
+        self._receive, self._send, self.left = receive, send, most
+        self.over = self.answered = False
+
+    async def receive(self) -> Any:
+        message = await self._receive()
         self.left -= len(message.get("body", b""))
         if self.left < 0:
-            raise _TooMuch
+            self.over = True
+            return {"type": "http.disconnect"}
         return message
 
-
-def _with_cookie(send: Any, token: str) -> Any:
-    async def sending(message: dict[str, Any]) -> None:
+    async def send(self, message: dict[str, Any]) -> None:
+        if self.over and not self.answered:
+            return
         if message["type"] == "http.response.start":
-            cookie = f"{COOKIE}={token}; HttpOnly; SameSite=Strict; Path=/".encode()
-            message = {**message, "headers": [*message.get("headers", ()), (b"set-cookie", cookie)]}
-        await send(message)
+            self.answered = True
+            message = {**message, "headers": [*message.get("headers", ()), *GUARDS]}
+        await self._send(message)
 
-    return sending
+
+GUARDS = (
+    (b"x-frame-options", b"DENY"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+)
+
+
+async def _settle(scope: Scope, send: Any, token: str) -> None:
+    """The token goes from the address into a cookie."""
+    rest = [pair for pair in scope["query_string"].split(b"&") if pair and not pair.startswith(b"token=")]
+    place = quote(scope["path"]).encode() + (b"?" + b"&".join(rest) if rest else b"")
+    place = b"/" + place.lstrip(b"/")  # two strokes would be the address of another machine
+    cookie = f"{COOKIE}={token}; HttpOnly; SameSite=Lax; Path=/".encode()
+    headers = [(b"location", place), (b"set-cookie", cookie), (b"content-length", b"0"), *GUARDS]
+    await send({"type": "http.response.start", "status": 303, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def _refuse(scope: Scope, send: Any, status: int, words: str) -> None:
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008, "reason": words[:100]})
         return
-    body = words.encode()
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
+    asked = scope["path"].startswith("/api/")  # by a program
+    body = json.dumps({"detail": words}).encode() if asked else words.encode()
+    headers = [
+        (b"content-type", b"application/json" if asked else b"text/plain; charset=utf-8"),
+        (b"content-length", str(len(body)).encode()),
+        *GUARDS,
+    ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 from nicegui import Client, ui
 
 import steerable
@@ -22,7 +24,19 @@ def requests(workshop: Workshop) -> FastAPI:
         description="Steer a generator: a recipe comes in, a PNG or measured values go out. All pictures are synthetic.",
     )
     app.include_router(api.routes(workshop))
+    app.add_exception_handler(RequestValidationError, _misread)
     return app
+
+
+async def _misread(request: Request, error: Exception) -> JSONResponse:
+    """What is wrong with a request, in one line, without repeating what was sent: that need not be finite, nor even text."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"] if part != "body") or "the whole"
+    if first["type"] == "model_attributes_type" and "json" not in request.headers.get("content-type", ""):
+        return JSONResponse({"detail": "a recipe is sent as JSON: add the header content-type: application/json."}, 422)
+    line = f"{where[:100]}: {first['msg'].lower()}".encode("utf-8", "replace").decode()
+    return JSONResponse({"detail": line}, 422)
 
 
 def application(workshop: Workshop, *, token: str | None = None) -> limits.Door:
@@ -32,8 +46,14 @@ def application(workshop: Workshop, *, token: str | None = None) -> limits.Door:
         token: asked of every visitor; without one only this machine is answered.
     """
     app = requests(workshop)
+    visits: set[str] = set()
 
     async def root(request: Request, client: Client) -> None:
+        if len(visits) >= limits.VISITS:
+            ui.label(f"This studio has its {limits.VISITS} visitors: try again when one of them has closed the page.")
+            return
+        visits.add(client.id)
+        client.on_delete(lambda: visits.discard(client.id))
         visit = page.build(workshop, request.query_params.get("state"), origin=str(request.base_url).rstrip("/"))
         client.on_delete(visit.close)
 

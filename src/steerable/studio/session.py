@@ -11,9 +11,10 @@ Source of the locks: Guan, "TL-GAN: transparent latent-space GAN", 2018, whose p
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,10 +31,26 @@ from steerable.recipe import Recipe, offset_of
 from steerable.studio.road import Road
 
 STEPS = 200  # of history that are kept
+REMEMBERED = 512  # controls and spreads that a bench keeps
 LOOKED_AT = 64  # images behind the spread of a column without a knob
 Pixels = UInt8[np.ndarray, "h w 3"]
 Corners = tuple[int, int, int, int]  # top, left, bottom, right in pixels
 REGIONS = ("person", "background")
+
+
+def kept(work: Callable[..., Any]) -> Callable[..., Any]:
+    """Worked out once for each bench, and gone with it: a cache of this module would keep what visitors brought long after they left."""
+
+    @functools.wraps(work)
+    def once(bench: Bench, *arguments: Any) -> Any:
+        key = (work.__name__, *arguments)
+        if key not in bench.memory:
+            if len(bench.memory) >= REMEMBERED:
+                bench.memory.clear()
+            bench.memory[key] = work(bench, *arguments)
+        return bench.memory[key]
+
+    return once
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +60,14 @@ class Bench:
     Attributes:
         source: the name or file that loads the generator again, for recipes and command lines.
         groups: controls by the words of their group ("axes", "walks"), all of one space; every knob has a name of its own.
+        memory: what was worked out for this bench, and goes with it.
     """
 
     generator: ModuleGenerator
     groups: Mapping[str, Control]
     features: tuple[Feature, ...] = ()
     source: str = ""
+    memory: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         names = [knob.name for control in self.groups.values() for knob in control.knobs]
@@ -99,7 +118,7 @@ class Bench:
         return any(isinstance(control, Road) and control.name == name for control in self.groups.values())
 
 
-@lru_cache(maxsize=64)
+@kept
 def _control(bench: Bench, names: tuple[str, ...], locks: tuple[str, ...]) -> Control:
     free = bench.freeable(locks)
     used = list(dict.fromkeys([*names, *free]))
@@ -374,7 +393,7 @@ class Leak:
         return abs(self.drift) <= self.tolerance
 
 
-@lru_cache(maxsize=512)
+@kept
 def deviation(bench: Bench, name: str) -> float:
     """A column's spread over unsteered images, the middle half over 1.349: from its knob, or from 64 images where it has none."""
     knob = bench.knobs.get(name)
