@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field
 
 import steerable
 from steerable import recipe, render
+from steerable.protocols import home
 from steerable.recipe import Recipe
 from steerable.studio import limits, session
 from steerable.studio.scheduling import SECONDS, run
@@ -61,7 +62,8 @@ class GeneratorEntry(BaseModel):
     fingerprint: str
     image_shape: tuple[int, int, int]
     classes: int | None
-    space: str | None
+    space: str = Field(description="where latents are steered")
+    latent_shape: list[int] = Field(description="of one latent there, and of a recipe's offset")
     forward_seconds: float = Field(description="of one forward pass, measured when the studio started")
     knobs: list[KnobEntry]
     columns: dict[str, str] = Field(description="measured column and its unit")
@@ -141,13 +143,14 @@ def measured(one: Recipe, workshop: Workshop) -> Measurements:
 
 def described(name: str, workshop: Workshop) -> GeneratorEntry:
     bench = workshop.benches[name]
-    lockable = set(bench.lockable)
+    lockable, space = set(bench.lockable), bench.space or home(bench.generator)
     return GeneratorEntry(
         name=name,
         fingerprint=bench.generator.fingerprint,
         image_shape=bench.generator.image_shape,
         classes=bench.generator.classes,
-        space=bench.space,
+        space=space,
+        latent_shape=list(bench.generator.spaces[space].shape),
         forward_seconds=workshop.seconds.get(name, 0.0),
         columns=bench.columns,
         knobs=[

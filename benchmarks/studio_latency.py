@@ -1,0 +1,344 @@
+"""How fast the studio's page follows a hand: from a slider's event to the new pixels, in headless Chromium, on faces64.
+
+    python benchmarks/studio_latency.py [--quick]
+
+A real hand: Playwright moves the mouse, the page notes when each event came and when each new picture was on the page (loaded, and the next
+frame of the browser begun). In one run, all on this machine:
+
+- first page: from the server's readiness to the first picture, in a fresh browser context
+- latency: single movements of a slider, far enough apart that nothing queues, beside the generator's own forward pass in this process
+- drag: pictures a second while a hand moves all the time, and from the last event to the last picture
+- burst: fifty events in a second: the last value is what is shown, in one step of history, and nothing older comes after
+- drive: steps a second with a held box, the Drive panel's button held down
+- eight visitors who drag at once, each in a context of their own; one more who only sends what fails; then all leave, and memory is read again
+
+Baseline: the same slider and picture as a bare NiceGUI page (``plain/studio.py``), measured in turns with the studio. It has one slider, one
+picture, no history, no readings, no other visitor. The last line is all figures as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from playwright.async_api import Browser, Page, async_playwright
+
+import steerable
+
+HERE = Path(__file__).resolve().parent
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+ARGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
+STUDIO = "from steerable.cli import main; main()"
+VISITORS = 8
+RECORD = """(name) => {
+  const picture = document.querySelector('.big img');
+  window.seen = {events: [], frames: []};
+  picture.addEventListener('load', () => {
+    const source = picture.src;
+    requestAnimationFrame(() => seen.frames.push([performance.now(), source]));
+  });
+  document.addEventListener('mousemove', event => { if (event.buttons) seen.events.push(event.timeStamp); }, true);
+  const box = document.querySelector(`[aria-label="${name}"]`).getBoundingClientRect();
+  return [box.x, box.y + box.height / 2, box.width];
+}"""
+
+
+@dataclass
+class Server:
+    """A page in a process of its own."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+
+    @property
+    def memory(self) -> float:
+        """MiB that are resident."""
+        with open(f"/proc/{self.process.pid}/status") as status:
+            return next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) / 1024
+
+
+@contextlib.contextmanager
+def served(command: list[str], ready: str) -> Iterator[tuple[Server, float]]:
+    """The server, and when it was ready."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    filled = [part.replace("PORT", str(port)) for part in command]
+    process = subprocess.Popen([sys.executable, *filled], stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    try:
+        while True:
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}{ready}", timeout=5) as answer:
+                answer.read()
+                break
+            if process.poll() is not None:
+                raise SystemExit("the server ended before it was ready")
+            time.sleep(0.02)
+        yield Server(f"http://127.0.0.1:{port}", process), time.perf_counter()
+    finally:
+        process.terminate()
+        process.wait()
+
+
+async def opened(browser: Browser, url: str) -> Page:
+    context = await browser.new_context(viewport={"width": 1440, "height": 900})
+    page = await context.new_page()
+    page.set_default_timeout(120_000)
+    await page.goto(url)
+    await page.wait_for_selector('.big img[src^="data:"]')
+    return page
+
+
+async def settled(page: Page) -> str:
+    """The picture, when it has stood still for half a second."""
+    last, now = "", "?"
+    while now != last:
+        last = now
+        await page.wait_for_timeout(500)
+        now = await page.locator(".big img").first.get_attribute("src") or ""
+    return now
+
+
+async def single(page: Page, name: str, n: int) -> list[float]:
+    """Milliseconds from each of n single movements to its pixels."""
+    await settled(page)
+    x, y, width = await page.evaluate(RECORD, name)
+    await page.mouse.move(x + width / 2, y)
+    await page.mouse.down()
+    for i in range(n):
+        await page.mouse.move(x + width * (0.3 + 0.4 * ((7 * i) % n) / n), y)
+        await page.wait_for_timeout(180)
+    await page.mouse.up()
+    seen = await page.evaluate("seen")
+    ends = [*seen["events"][1:], float("inf")]
+    frames = [frame for frame, _ in seen["frames"]]
+    waits = []
+    for began, end in zip(seen["events"], ends, strict=True):
+        if shown := [frame for frame in frames if began < frame < end]:
+            waits.append(shown[0] - began)
+    return waits
+
+
+async def drag(page: Page, name: str, seconds: float) -> tuple[float, float]:
+    """Pictures a second, and milliseconds from the last event to the last picture."""
+    x, y, width = await page.evaluate(RECORD, name)
+    await page.mouse.move(x + width / 2, y)
+    await page.mouse.down()
+    began, i = time.perf_counter(), 0
+    while (now := time.perf_counter()) < began + seconds:
+        i += 1
+        place = abs((i / 60) % 2 - 1)
+        await page.mouse.move(x + width * (0.2 + 0.6 * place), y)
+        await asyncio.sleep(max(0.0, 1 / 60 - (time.perf_counter() - now)))
+    await page.mouse.up()
+    await settled(page)
+    seen = await page.evaluate("seen")
+    first, last = seen["events"][0], seen["events"][-1]
+    during = len({source for at, source in seen["frames"] if first <= at <= last})
+    after = [at for at, _ in seen["frames"] if at > last]
+    return 1000 * during / (last - first), (after[-1] - last) if after else 0.0
+
+
+async def burst(page: Page, name: str) -> dict[str, bool]:
+    """Fifty events in a second on a keyboard-less slider: what is shown in the end is the last value, once, in one step."""
+    await settled(page)
+    steps = await page.locator(".steps .pick").count()
+    x, y, width = await page.evaluate(RECORD, name)
+    await page.mouse.move(x + width / 2, y)
+    await page.mouse.down()
+    for i in range(50):
+        began = time.perf_counter()
+        await page.mouse.move(x + width * (0.3 + 0.008 * i), y)
+        await asyncio.sleep(max(0.0, 0.02 - (time.perf_counter() - began)))
+    await page.mouse.up()
+    last = await settled(page)
+    one = await page.locator(".steps .pick").count() == steps + 1
+    order = [source for _, source in (await page.evaluate("seen"))["frames"]]
+    distinct = list(dict.fromkeys(order))
+    slider = page.get_by_label(name, exact=True)
+    number = page.locator(f'[data-knob="{name}"] .q-field input').first
+    equal = f"{float(await slider.input_value()):.4g}" == f"{float(await number.input_value()):.4g}"
+    await page.get_by_label("undo").click()
+    await settled(page)
+    await page.get_by_label("redo").click()
+    again = await settled(page)
+    repeats = [source for before, source in zip(order, order[1:], strict=False) if source != before]
+    return {
+        "last value shown": equal and last == again and order[-1] == last,
+        "one step": one,
+        "nothing stale": len(repeats) == len(distinct) - 1 and distinct[-1] == last,
+    }
+
+
+async def drive(page: Page, seconds: float) -> float | None:
+    """Steps a second with a held box, the button held; None where this studio has no such panel."""
+    tab = page.get_by_role("tab", name="Drive")
+    if not await tab.count():
+        return None
+    await tab.click()
+    await page.get_by_role("button", name="Draw boxes").click()
+    area = await page.locator(".big").first.bounding_box()
+    assert area is not None
+    await page.mouse.move(area["x"] + 0.3 * area["width"], area["y"] + 0.3 * area["height"])
+    await page.mouse.down()
+    await page.mouse.move(area["x"] + 0.7 * area["width"], area["y"] + 0.7 * area["height"], steps=4)
+    await page.mouse.up()
+    await page.get_by_role("button", name="Draw boxes").click()
+    await settled(page)
+    button = page.get_by_role("button", name=re.compile("^drive right"))
+    await page.evaluate(RECORD, "speed: change at each step, in deviations")
+    await button.scroll_into_view_if_needed()
+    await button.hover()
+    await page.mouse.down()
+    await page.wait_for_function("window.seen.frames.length > 0")  # it looks around before the first step
+    await page.wait_for_timeout(1000 * seconds)
+    frames = [at for at, _ in (await page.evaluate("seen"))["frames"]]
+    await page.mouse.up()
+    await settled(page)
+    return 1000 * (len(frames) - 1) / (frames[-1] - frames[0]) if len(frames) > 1 else 0.0
+
+
+async def crowd(browser: Browser, server: Server, seconds: float) -> dict[str, float | bool | list[float]]:
+    """Eight who drag at once, each from a seed of their own, beside one whose requests fail; then all leave."""
+    before = server.memory
+    pages = [await opened(browser, server.url) for _ in range(VISITORS)]
+    for number, page in enumerate(pages):
+        box = page.get_by_label("seed", exact=True).first
+        await box.fill(str(100 + number))
+        await box.press("Enter")
+    starts = [await settled(page) for page in pages]
+
+    async def fail() -> None:
+        until = time.perf_counter() + seconds
+        while time.perf_counter() < until:
+            asked = urllib.request.Request(f"{server.url}/api/render", b'{"seeds": [0]}', {"content-type": "application/json"})
+            with contextlib.suppress(urllib.error.HTTPError):
+                await asyncio.to_thread(urllib.request.urlopen, asked)
+            await asyncio.sleep(0.2)
+
+    *rates, _ = await asyncio.gather(*(drag(page, "yaw", seconds) for page in pages), fail())
+    frames = sorted(rate for rate, _ in rates)  # type: ignore[misc]
+    apart = True
+    for number, (page, start) in enumerate(zip(pages, starts, strict=True)):
+        apart &= await page.get_by_label("seed", exact=True).first.input_value() == str(100 + number)
+        await page.get_by_role("button", name="Reset all").click()
+        apart &= await settled(page) == start
+    most = server.memory
+    for page in pages:
+        await page.context.close()
+    after, until = server.memory, time.perf_counter() + 40  # a lost visitor is kept for 15 s
+    while time.perf_counter() < until and after > before + 50:
+        await asyncio.sleep(1)
+        after = server.memory
+    return {"frames": frames, "slowest": frames[0], "apart": apart, "before": before, "most": most, "after": after}
+
+
+def forward(n: int) -> float:
+    """Median milliseconds of one forward pass, on one thread as in the studio."""
+    torch.set_num_threads(1)
+    generator = steerable.load_generator("faces64")
+    latents, times = generator.sample(1, seed=0), []
+    with torch.inference_mode():
+        for _ in range(n):
+            began = time.perf_counter()
+            generator(latents)
+            times.append(1000 * (time.perf_counter() - began))
+    return statistics.median(times)
+
+
+def p95(values: list[float]) -> float:
+    return statistics.quantiles(values, n=20)[-1] if len(values) > 1 else float("nan")
+
+
+async def measured(quick: bool) -> dict[str, object]:
+    found: dict[str, object] = {}
+    singles, seconds = (25, 2.0) if quick else (120, 5.0)
+    path = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
+    if path is None:
+        raise SystemExit("this benchmark needs Chromium. On Debian: apt-get install chromium.")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=path, args=ARGS.split())
+        with served(["-c", STUDIO, "studio", "--port", "PORT"], "/api/health") as (studio, ready):
+            page = await opened(browser, studio.url)
+            found["first page"] = time.perf_counter() - ready
+            await settled(page)
+            with served([str(HERE / "plain" / "studio.py"), "PORT"], "/") as (plain, _):
+                other = await opened(browser, plain.url)
+                waits: dict[str, list[float]] = {"studio": [], "plain": []}
+                for _ in range(2):
+                    waits["studio"] += await single(page, "yaw", singles // 2)
+                    waits["plain"] += await single(other, "yaw", singles // 2)
+                found["plain drag"], _ = await drag(other, "yaw", seconds)
+                await other.context.close()
+            found["forward"] = forward(50 if quick else 200)
+            found["single"], found["plain single"] = waits["studio"], waits["plain"]
+            found["drag"], found["last"] = await drag(page, "yaw", seconds)
+            found["burst"] = await burst(page, "yaw")
+            found["drive"] = await drive(page, seconds)
+            await page.context.close()
+            found["crowd"] = await crowd(browser, studio, 2.0 if quick else 8.0)
+        await browser.close()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer movements, shorter drags")
+    one = asyncio.run(measured(parser.parse_args().quick))
+    waits, plain, crowded = one["single"], one["plain single"], one["crowd"]
+    figures = {
+        "first_page_s": one["first page"],
+        "forward_ms": one["forward"],
+        "events": len(waits),
+        "latency_ms_median": statistics.median(waits),
+        "latency_ms_p95": p95(waits),
+        "budget_ms": one["forward"] + 60,
+        "plain_latency_ms_median": statistics.median(plain),
+        "plain_latency_ms_p95": p95(plain),
+        "latency_ratio_median": statistics.median(waits) / statistics.median(plain),
+        "drag_frames_per_s": one["drag"],
+        "plain_drag_frames_per_s": one["plain drag"],
+        "drag_last_ms": one["last"],
+        "burst": one["burst"],
+        "drive_steps_per_s": one["drive"],
+        "visitors": VISITORS,
+        "visitors_slowest_frames_per_s": crowded["slowest"],
+        "visitors_apart": crowded["apart"],
+        "memory_mib": [crowded["before"], crowded["most"], crowded["after"]],
+        "cores": os.cpu_count(),
+    }
+    drove = "no Drive panel" if one["drive"] is None else f"{one['drive']:.1f} steps/s"
+    rows = [
+        ("first page", f"{figures['first_page_s']:.2f} s", "2 s"),
+        (f"event to pixels, p95 of {len(waits)}", f"{figures['latency_ms_p95']:.0f} ms", f"{figures['budget_ms']:.0f} ms"),
+        ("  median; bare page median, p95", f"{figures['latency_ms_median']:.0f}; {statistics.median(plain):.0f}, {p95(plain):.0f} ms", ""),
+        ("pictures while dragging; bare page", f"{one['drag']:.0f}; {one['plain drag']:.0f} a second", "20"),
+        ("last event to last picture", f"{one['last']:.0f} ms", ""),
+        ("fifty events in a second", ", ".join(f"{name}: {'yes' if yes else 'NO'}" for name, yes in one["burst"].items()), "yes"),
+        ("driving with a held box", drove, "8"),
+        (f"{VISITORS} visitors, the slowest", f"{crowded['slowest']:.1f} pictures a second", "3"),
+        ("  each one's own state", "yes" if crowded["apart"] else "NO", "yes"),
+        ("  memory before, with, after", " ".join(f"{crowded[when]:.0f}" for when in ("before", "most", "after")) + " MiB", "+50"),
+    ]
+    for what, got, asked in rows:
+        print(f"{what:36} {got:52} {asked}")
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
