@@ -264,7 +264,7 @@ def test_a_drive_is_filmed_on_its_way(steer, work):
         ("alone.safetensors --strip zom", ['unknown knob "zom"']),
         ("alone.safetensors --strip zoom=1:2", ["--strip takes up to 100 amounts"]),
         ("curved.safetensors --hold zoom --turn brightness=.1", ["--hold is for straight controls"]),
-        ("curved.safetensors --set brightness=.5", ["--set is for straight controls"]),
+        ("curved.safetensors --set brightness=.5 --by axis", ["--set is for straight controls"]),
         ("--recipe text.png --video a.mp4", ["--recipe makes a picture as it was"]),
     ],
 )

@@ -21,6 +21,7 @@ STORY = (
     "fit",
     "fit axes",
     "fit walks",
+    "fit values",
     "fit label",
     "import-directions",
     "apply",

@@ -1,5 +1,4 @@
 from .cards import push_to_hub as push_to_hub
-from .controls.amortised import Controller as Controller
 from .controls.chain import Chain as Chain
 from .controls.controller import AlongAxis as AlongAxis
 from .controls.directions import Directions as Directions

@@ -24,6 +24,7 @@ from torch import Tensor
 from steerable import checks, files, films, named, progress, render, store, zoo
 from steerable.controls.controller import AlongAxis
 from steerable.controls.directions import Directions, amounts
+from steerable.controls.solution import Solution
 from steerable.controls.solve import Solve
 from steerable.controls.trajectory import Path as Course
 from steerable.controls.trajectory import Trajectory, joined_paths
@@ -184,10 +185,13 @@ def steer(recipe: Recipe, generator: Generator) -> list[Latents]:
     return steered(recipe, generator)[0]
 
 
-def steered(recipe: Recipe, generator: Generator) -> tuple[list[Latents], Course | None]:
+def steered(recipe: Recipe, generator: Generator, *, solutions: list[Solution] | None = None) -> tuple[list[Latents], Course | None]:
     """The same, and where the trajectory of each seed went, if the recipe has one that goes to one amount.
 
     Row i depends on seed i alone, to the last bit: the picture of one seed is the same from its own recipe and from that of many.
+
+    Args:
+        solutions: a list that is filled with what came of values that were solved for, one entry a seed.
 
     Raises:
         ValueError: the generator is another one than the recipe's, or the recipe's control does not fit it.
@@ -197,10 +201,12 @@ def steered(recipe: Recipe, generator: Generator) -> tuple[list[Latents], Course
         columns = [{recipe.sweep.knob: amount} for amount in recipe.sweep.amounts]
     elif recipe.film is not None:
         columns = recipe.film.filled()
-    return _steered(recipe, generator, columns)
+    return _steered(recipe, generator, columns, solutions)
 
 
-def _steered(recipe: Recipe, generator: Generator, columns: Sequence[Mapping[str, float]]) -> tuple[list[Latents], Course | None]:
+def _steered(
+    recipe: Recipe, generator: Generator, columns: Sequence[Mapping[str, float]], solutions: list[Solution] | None = None
+) -> tuple[list[Latents], Course | None]:
     """All seeds at each of several sets of amounts, on top of what the recipe does to all of them."""
     if generator.fingerprint != recipe.fingerprint:
         raise ValueError(
@@ -216,7 +222,7 @@ def _steered(recipe: Recipe, generator: Generator, columns: Sequence[Mapping[str
     if turn is None and recipe.drive is None and recipe.offset is None:
         return [start for _ in columns], None
     trail = None if recipe.drive is None else trajectory(generator, recipe.drive)
-    means = Means(control, setter, trail)
+    means = Means(control, setter, trail, [] if solutions is None else solutions)
     rows = [_one(recipe, generator, means, start[i : i + 1], columns) for i in progress.track(range(len(start)), "steering")]
     ends = [start.at(torch.cat([one.values for one in column])) for column in zip(*[places for places, _ in rows], strict=True)]
     paths = [path for _, path in rows if path is not None]
@@ -224,11 +230,12 @@ def _steered(recipe: Recipe, generator: Generator, columns: Sequence[Mapping[str
 
 
 class Means(NamedTuple):
-    """What steers by a recipe: the control that it carries, the solver of its values, the trajectory of its drive."""
+    """What steers by a recipe: the control that it carries, the solver of its values and what it found, the trajectory of its drive."""
 
     control: Any
     setter: Solve | None
     trail: Trajectory | None
+    solutions: list[Solution]
 
 
 def _all_can_move(recipe: Recipe, control: Control | None, names: set[str]) -> None:
@@ -293,11 +300,12 @@ def _one(
     recipe: Recipe, generator: Generator, means: Means, latents: Latents, columns: Sequence[Mapping[str, float]]
 ) -> tuple[Sequence[Latents], Course | None]:
     """One seed, steered: as many latents as there are columns, and the path of its trajectory."""
-    control, setter, trail = means
+    control, setter, trail, solutions = means
     if recipe.turn is not None and control is not None and recipe.turn.amounts:
         latents = control.steer(latents, amounts(control, latents, recipe.turn.amounts))
     if setter is not None:
-        latents = setter.solve(latents).latents
+        solutions.append(setter.solve(latents))
+        latents = solutions[-1].latents
     elif recipe.turn is not None and control is not None:
         for name, value in recipe.turn.values.items():
             (feature,) = select(zoo.load_features(device=str(latents.values.device)), [name])

@@ -60,6 +60,7 @@ STORY = (
     "studio",
     "axes",
     "walks",
+    "values",
     "label",
     "steerable",
 )
@@ -97,6 +98,7 @@ app.command(short_help="Steer in a browser: turn, lock, hold and drive.")(studio
 report.command(short_help="How far walks go, and why not further.")(reporting.walks)
 fit.command(short_help="An axis for each measured column.")(fitting.axes)
 fit.command(short_help="A walk for each edit, learned without labels.")(fitting.walks)
+fit.command(short_help="A controller that sets values in one pass.")(fitting.values)
 fit.command(short_help="A feature from your own labels.")(fitting.label)
 train.command(short_help="A class-conditional DCGAN, its walk learned with it.")(training.steerable)
 train.callback()(training.train_help)
@@ -124,7 +126,7 @@ def top(
 
 @fit.callback()
 def fit_help() -> None:
-    """Fit controls: axes of measured columns, walks that imitate an edit; and features from your own labels."""
+    """Fit controls: axes of measured columns, walks that imitate an edit, values set at once; and features from your own labels."""
 
 
 @report.callback()

@@ -232,3 +232,58 @@ def label(
     say(f"{name}: {report['score_name']} {report['score']:.2f} on {held_out}{base}")
     say(f"judge: the labels of {labels}; columns: {', '.join(feature.columns)} ({feature.unit or 'no unit'})")
     say(f"written: {path}")
+
+
+def values(
+    set_: Annotated[str, typer.Option("--set", metavar="NAMES", help="Columns whose values are set, with commas: yaw,smile.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Control file to write, .safetensors.")] = Path("values.safetensors"),
+    hold: Annotated[str, typer.Option(metavar="NAMES", help="Features that stay, with commas: identity; none by default.")] = "",
+    control: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Axes made by 'steer fit axes', whose lines the search uses; found anew by default."),
+    ] = None,
+    generator: options.GeneratorName = options.GENERATOR,
+    head: options.Heads = None,
+    n: Annotated[int, typer.Option(metavar="NUMBER", min=32, help="Latents that are solved and learned from.")] = 384,
+    held_out: Annotated[int, typer.Option(metavar="NUMBER", min=16, help="Latents of the next seed that it is judged on.")] = 64,
+    seed: options.Seed = 0,
+    with_: options.With = None,
+    cache: options.Cache = None,
+    device: options.Device = "auto",
+) -> None:
+    """Fit a controller that sets values in one pass: a small network learns from solutions of a search."""
+    resolved = dict(locals())
+    from steerable import store, zoo
+    from steerable.controls.directions import Directions
+    from steerable.controls.solve import Solve
+    from steerable.fitting.amortised import fit_controller
+
+    options.file(out, ".safetensors", "a control")
+    names = parse_names(set_)
+    if not names:
+        raise ValueError("--set names what is set, for example --set yaw,smile.")
+    made = options.generator(generator, device, with_)
+    own = [store.load_feature(path, zoo.load_backbone()) for path in head or ()]
+    axes = None
+    if control is not None:
+        axes = store.load_control(control, generator=made)
+        if not isinstance(axes, Directions):
+            raise ValueError(f"{control} holds no straight axes: make some with steer fit axes --columns {','.join(names)}.")
+        known = [knob.name for knob in axes.knobs if knob.name in names]
+        axes = axes[known] if known else None
+    solve = Solve(made, set=dict.fromkeys(names, "p50"), hold=parse_names(hold), features=own, axes=axes)
+    fitted = fit_controller(solve, n=n, held_out=held_out, seed=seed, cache=cache)
+    store.save_control(fitted, out)
+    options.write(out.with_suffix(".json"), "fit values", resolved)
+    rows = []
+    for knob in fitted.knobs:
+        row = fitted.errors[knob.name]
+        judged = [short(row[key]) if key in row else "–" for key in ("second", "search, second")]
+        found = f"{short(row['mean'])} ± {short(row['standard error'])}"
+        rows.append((knob.name, knob.unit, f"{short(knob.low)} … {short(knob.high)}", found, short(row["search"]), *judged))
+    title = (
+        f"mean absolute error of one pass and of the search it imitates; n {held_out} held-out latents, seed {seed + 1}; "
+        "judges: the column itself, and a second network in the same unit where there is one"
+    )
+    terminal.table(title, ("value", "unit", "range", "one pass", "search", "one pass, 2nd", "search, 2nd"), rows)
+    say(f"written: {out.name}, {out.with_suffix('.json').name} in {out.parent}")

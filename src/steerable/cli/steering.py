@@ -14,11 +14,13 @@ from steerable.cli.terminal import parse_keyframes, parse_names, parse_pairs, pa
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from steerable.controls.solution import Solution
     from steerable.films import Pace
     from steerable.generators.module import ModuleGenerator
     from steerable.protocols import Control, Feature, Knob, Latents
     from steerable.recipe import Recipe, Sweep, Turn
 
+UNMET = 8  # seeds that are told by name what they can reach
 OTHERS = 5  # columns shown beside those that were asked for
 
 
@@ -200,12 +202,13 @@ def apply(
     if moments and film and swept is None:  # the film is all that was asked for
         whole = film
     measures = options.features(features, head, device)
-    moved, way = recipes.steered(whole, made)
+    solutions: list[Solution] = []
+    moved, way = recipes.steered(whole, made, solutions=solutions)
     if whole is not film:
         _write(whole, made, moved, out)
     if film and film.film and video:
         say(f"written: {recipes.write_film(film, made, video)} ({plural(len(film.film.frames()), 'frame')}, {fps} a second)")
-    _ledger(whole, made, moved, measures, out)
+    _ledger(whole, made, moved, measures, solutions, out)
     if way is not None:
         moving.tell(whole, made, way, out)
     options.write(out / "options.json", "apply", resolved)
@@ -379,7 +382,9 @@ def _write(whole: Recipe, made: ModuleGenerator, moved: Sequence[Latents], out: 
     say(f"written: {plural(len(whole.seeds), 'picture')} in {out} ({about})")
 
 
-def _ledger(whole: Recipe, made: ModuleGenerator, moved: Sequence[Latents], measures: Sequence[Feature], out: Path) -> None:
+def _ledger(
+    whole: Recipe, made: ModuleGenerator, moved: Sequence[Latents], measures: Sequence[Feature], solutions: Sequence[Solution], out: Path
+) -> None:
     """What every measured column was before and is after, seed by seed in a file, as means on the terminal."""
     from steerable import recipe, sampling
     from steerable.evaluation.summary import JUDGES
@@ -422,6 +427,7 @@ def _ledger(whole: Recipe, made: ModuleGenerator, moved: Sequence[Latents], meas
     at = (f"at {', '.join(steps[0])}",) if steps[0] else ()
     terminal.table(title, (*at, "role", "column", "unit", "asked", "measured", "deviations"), rows)
     _answers(whole, columns, after[0])
+    _unmet(whole.seeds, solutions)
     unseen = [name for name in {**asked, **steps[0]} if name not in columns and name != recipe.REST]
     if unseen:
         say(f"not measured, because no feature among --features has it: {', '.join(unseen)}")
@@ -439,3 +445,17 @@ def _answers(whole: Recipe, columns: tuple[str, ...], after) -> None:
         second = f"; second judge {judge}: mean {short(float(after[:, columns.index(judge)].mean()))}" if judge in columns else ""
         ends = f"{short(float(got.min()))} … {short(float(got.max()))}"
         say(f"{name} set to {short(value)}: mean {short(float(got.mean()))}, {ends} over n {plural(len(got), 'seed')}{second}")
+
+
+def _unmet(seeds: Sequence[int], solutions: Sequence[Solution]) -> None:
+    """The seeds that could not be brought to a value, with what they can reach."""
+    lines = [
+        f"seed {seed}, {line}"
+        for seed, one in zip(seeds, solutions, strict=False)
+        for k, line in enumerate(one.said())
+        if not bool(one.found[0, k])
+    ]
+    for line in lines[:UNMET]:
+        say(line)
+    if len(lines) > UNMET:
+        say(f"and {len(lines) - UNMET} more; every value is in measured.csv")

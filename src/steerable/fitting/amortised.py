@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -136,7 +136,15 @@ def _key(solve: Solve, seed: int) -> str:
     """What makes two searches the same."""
     lines = b"" if solve.axes is None else solve.axes.vectors.numpy().tobytes()
     names = [[knob.name for knob in solve.knobs], [one.name for one in solve.hold], list(solve.weights)]
-    told = [solve.space.fingerprint, solve.space.name, names, solve.options(), len(solve.census), seed, hashlib.sha256(lines).hexdigest()]
+    told = [
+        solve.space.fingerprint,
+        solve.space.name,
+        names,
+        asdict(solve.effort),
+        len(solve.census),
+        seed,
+        hashlib.sha256(lines).hexdigest(),
+    ]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 
