@@ -164,6 +164,13 @@ def test_a_value_that_is_set_is_what_is_measured(steer, axes, work):
     assert "brightness set to 0.4: mean 0.4" in text and "n 3 seeds" in text
 
 
+def test_a_value_is_set_without_a_control_and_what_cannot_be_reached_is_said(steer, work):
+    text = steer(f"apply --set brightness=1.5 --hold saturation --seeds 0,5 {PIXELS} --out far")
+    assert "seed 5, brightness: 1.5 of full scale asked" in text and "reachable here" in text
+    rows = table_of(work / "far" / "measured.csv")
+    assert all(float(row["brightness-after"]) > float(row["brightness-before"]) + 0.1 for row in rows)
+
+
 def test_evaluate_says_effect_leakage_and_plausibility(steer, axes, work):
     text = steer(f"evaluate axes.safetensors --knobs brightness,contrast {PIXELS} --n 8 --seed 5 --quality 16 --out evaluated")
     assert "n 8 latents of seed 5" in text and "kernel distance" in text and "efficientnet-lite0" in text and "judge" in text
@@ -177,7 +184,8 @@ PICTURES = {
     "a sheet": ("sample --seeds 0-3", "sheet.png"),
     "a turned one": ("apply axes.safetensors --turn brightness=-0.1 --turn contrast=p60 --seeds 0-2", "seed-000001.png"),
     "a sheet of turned ones": ("apply axes.safetensors --turn red=0.1 --hold brightness,contrast --seeds 0-2", "sheet.png"),
-    "one set to a value": ("apply axes.safetensors --set brightness=0.3 --seeds 0-2", "seed-000002.png"),
+    "one set to a value": ("apply axes.safetensors --set brightness=0.3 --by axis --seeds 0-2", "seed-000002.png"),
+    "one set to two": ("apply axes.safetensors --set brightness=0.3,red=p60 --hold contrast --seeds 0-2", "seed-000002.png"),
     "a strip": ("apply axes.safetensors --sweep brightness=-0.2:0.2:3 --turn red=0.05 --seeds 0-1", "strip-brightness.png"),
     "one with a held box": ("apply --hold-box 16,18,52,46 --rest 0.03 --seeds 7-8", "seed-000008.png"),
 }

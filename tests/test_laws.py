@@ -19,10 +19,12 @@ from steerable import store, zoo
 from steerable.controls.chain import Chain
 from steerable.controls.controller import AlongAxis
 from steerable.controls.directions import Directions, amounts
+from steerable.controls.solve import Solve
 from steerable.controls.trajectory import Trajectory
 from steerable.edits import EDITS, as_edit
 from steerable.features.network import column, feature
 from steerable.features.pixels import Box, RegionPixels
+from steerable.fitting.amortised import fit_controller
 from steerable.fitting.axes import fit_axes
 from steerable.fitting.curved import fit_walk
 from steerable.fitting.walks import fit_directions
@@ -321,9 +323,13 @@ CONTROLS = {
     "curved walk": lambda: fit_walk(linear(), Brighten(), n=96, lr=0.01),
     "chain": lambda: Chain((control_of("directions"), control_of("curved walk"), fitted_axes()["pixel-0-0-0"])),
     "value": lambda: AlongAxis(linear(), fitted_axes()["pixel-0-0-0"], OnePixel(0, 0)),
+    "values": lambda: Solve(
+        linear(), set={"pixel-0-0-0": 0, "pixel-0-1-2": 0}, hold=OnePixel(3, 3), features=[OnePixel(0, 0), OnePixel(1, 2)], population=40
+    ),
+    "values at once": lambda: fit_controller(control_of("values"), n=32, held_out=16, steps=50),
 }
-SAVED = ["directions", "axes", "axes, held", "walk", "curved walk", "chain"]
-RELATIVE = [name for name in CONTROLS if name != "value"]  # a knob that sets a value has no neutral amount
+SAVED = ["directions", "axes", "axes, held", "walk", "curved walk", "chain", "values at once"]
+RELATIVE = [name for name in CONTROLS if not name.startswith("value")]  # a knob that sets a value has no neutral amount
 every_control = pytest.mark.parametrize("name", CONTROLS)
 
 

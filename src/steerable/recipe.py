@@ -277,10 +277,11 @@ def solver(generator: Generator, turn: Turn, values: Mapping[str, float | str] |
     control = unpack(turn, generator) if turn.control else None
     lines = [knob.name for knob in control.knobs if knob.name in wanted] if control is not None else []
     axes = control[lines] if isinstance(control, Directions) and lines else None
-    return Solve(generator, set=wanted, hold=list(turn.hold), features=own_features(turn), axes=axes)
+    device = str(generator.sample(1, seed=0).values.device)
+    return Solve(generator, set=wanted, hold=list(turn.hold), features=own_features(turn, device), axes=axes)
 
 
-def own_features(turn: Turn) -> list[NetworkFeature]:
+def own_features(turn: Turn, device: str = "cpu") -> list[NetworkFeature]:
     """The features that a turn carries.
 
     Raises:
@@ -292,7 +293,7 @@ def own_features(turn: Turn) -> list[NetworkFeature]:
             content = base64.b64decode(text, validate=True)
         except ValueError:
             raise ValueError("a feature inside this recipe is not base64: the recipe was changed by hand or cut.") from None
-        found.append(store.feature_of(content, zoo.load_backbone(), what="a feature inside this recipe"))
+        found.append(store.feature_of(content, zoo.load_backbone().to(device), what="a feature inside this recipe"))
     return found
 
 

@@ -263,7 +263,7 @@ def values(
     if not names:
         raise ValueError("--set names what is set, for example --set yaw,smile.")
     made = options.generator(generator, device, with_)
-    own = [store.load_feature(path, zoo.load_backbone()) for path in head or ()]
+    own = [store.load_feature(path, zoo.load_backbone().to(options.device(device))) for path in head or ()]
     axes = None
     if control is not None:
         axes = store.load_control(control, generator=made)

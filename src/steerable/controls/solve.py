@@ -80,14 +80,18 @@ class Solve:
     ) -> None:
         own = tuple(features)
         wanted = asked.mapping(set)
-        columns = tuple(asked.as_one(name, asked.named(name, own)) for name in wanted)
+        where = checks.known(space or (axes.space.name if axes is not None else home(generator)), generator.spaces, "latent space")
+        device = str(generator.sample(1, seed=0, space=where).values.device)
+        columns = tuple(asked.as_one(name, asked.named(name, own, device)) for name in wanted)
         names = tuple(one.name for one in columns)
-        held, weights = _held(hold, own, generator)
+        tried = _effort(effort)
+        for one, value in zip(columns, wanted.values(), strict=True):
+            asked.each(value, Knob(one.name, one.unit, 0.0, 0.0, None))
+        held, weights = _held(hold, own, generator, device)
         clash = {name for one in held for name in (one.name, *one.columns)} & {*names}
         if clash:
             raise ValueError(f"{', '.join(sorted(clash))} cannot be set and held at once: take it out of one of them.")
-        where = checks.known(space or (axes.space.name if axes is not None else home(generator)), generator.spaces, "latent space")
-        known = _judges(names, own, judges or {})
+        known = _judges(names, own, judges or {}, device)
         watched = _distinct([*columns, *held, *known.values()])
         lines = axes is not None and all(name in {knob.name for knob in axes.knobs} for name in names)
         counted = census(generator, watched, where, n=population or (128 if lines else 400), axes=axes)
@@ -99,7 +103,7 @@ class Solve:
             "hold": held,
             "features": own,
             "axes": axes,
-            "effort": _effort(effort),
+            "effort": tried,
             "knobs": knobs,
             "space": generator.spaces[where],
             "population": replace(population_of(generator, (*columns, *held), where), deviations=usual),
@@ -202,23 +206,23 @@ class Solve:
         )
 
 
-def _held(hold: Any, own: Sequence[Feature], generator: Generator) -> tuple[tuple[Feature, ...], tuple[float, ...]]:
+def _held(hold: Any, own: Sequence[Feature], generator: Generator, device: str) -> tuple[tuple[Feature, ...], tuple[float, ...]]:
     several = isinstance(hold, Sequence) and not isinstance(hold, str) and not (len(hold) == 2 and isinstance(hold[1], int | float))
-    items = [asked.named(one, own) if isinstance(one, str) else one for one in (hold if several else [hold])]
+    items = [asked.named(one, own, device) if isinstance(one, str) else one for one in (hold if several else [hold])]
     if not items:
         return (), ()
     found, weights = listed(items, "hold", generator)
     return found, weights
 
 
-def _judges(names: Sequence[str], own: Sequence[Feature], given: Mapping[str, Feature]) -> dict[str, Feature]:
+def _judges(names: Sequence[str], own: Sequence[Feature], given: Mapping[str, Feature], device: str) -> dict[str, Feature]:
     mine = {name for one in own for name in one.columns}
     known = {name: given[name] for name in names if name in given}
     for name in given:
         checks.known(name, names, "value that is set")
     for name in names:
         if name not in known and name in ready.JUDGES and name not in mine:
-            known[name] = asked.named(ready.JUDGES[name], own)
+            known[name] = asked.named(ready.JUDGES[name], own, device)
     return known
 
 
