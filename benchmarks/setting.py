@@ -118,7 +118,7 @@ def compared(
     ways = {"axis": lambda wanted: straight(bench, names, wanted), "solve": lambda wanted: solve.solve(bench.latents, wanted).latents}
     if names in AMORTISED:
         began = time.perf_counter()
-        controller = fit_controller(solve, n=32 if quick else 256, held_out=16 if quick else 48)
+        controller = fit_controller(solve, n=32 if quick else 256, population=200 if quick else 2000, held_out=16 if quick else 48)
         fitting = time.perf_counter() - began
         ways["at once"] = lambda wanted: controller.steer(bench.latents, wanted)
     start, identity = bench.read(bench.latents)

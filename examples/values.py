@@ -29,7 +29,7 @@ for row in range(len(people)):
 by_rank = solve.steer(people, torch.tensor([[solve.knobs[0].value_at(rank)] for rank in (10, 50, 90)]))
 
 # The same without a search: one pass of a small network, with the error bars of faces that it has not seen.
-controller = st.fit_controller(solve, n=32, held_out=16, steps=600)
+controller = st.fit_controller(solve, n=32, population=300, held_out=16)
 print(*controller.said())
 at_once = controller.steer(people, torch.full((3, 1), 20.0))
 st.save_control(controller, out / "yaw.safetensors")

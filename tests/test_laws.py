@@ -326,7 +326,7 @@ CONTROLS = {
     "values": lambda: Solve(
         linear(), set={"pixel-0-0-0": 0, "pixel-0-1-2": 0}, hold=OnePixel(3, 3), features=[OnePixel(0, 0), OnePixel(1, 2)], population=40
     ),
-    "values at once": lambda: fit_controller(control_of("values"), n=32, held_out=16, steps=50),
+    "values at once": lambda: fit_controller(control_of("values"), n=32, population=40, held_out=16, steps=20),
 }
 SAVED = ["directions", "axes", "axes, held", "walk", "curved walk", "chain", "values at once"]
 RELATIVE = [name for name in CONTROLS if not name.startswith("value")]  # a knob that sets a value has no neutral amount

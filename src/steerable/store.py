@@ -83,7 +83,7 @@ def _control_parts(control: Control) -> tuple[dict[str, Tensor], dict[str, Any]]
         described |= {"kind": "walk", "strides": list(control.strides)}
     elif isinstance(control, Controller):
         tensors = {f"layers.{i}": layer for i, layer in enumerate(control.layers)}
-        tensors |= {"basis": control.basis, "centre": control.centre, "spread": control.spread}
+        tensors |= {"basis": control.basis, "straight": control.straight, "centre": control.centre, "spread": control.spread}
         described |= {"kind": "amortised"}
     elif isinstance(control, Chain):
         parts = [_control_parts(part) for part in control.parts]
@@ -129,7 +129,7 @@ def _control(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> A
     if kind == "amortised":
         layers = _below(tensors, "layers.")
         ordered = tuple(layers[str(i)] for i in range(len(layers)))
-        return Controller(knobs, space, tensors["basis"], ordered, tensors["centre"], tensors["spread"], fit)
+        return Controller(knobs, space, tensors["basis"], tensors["straight"], ordered, tensors["centre"], tensors["spread"], fit)
     raise ValueError(f'a part of kind "{kind}" is no control')
 
 

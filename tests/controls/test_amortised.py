@@ -35,7 +35,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def controller(solve: Solve, cache: Path) -> Controller:
-    return fit_controller(solve, n=96, held_out=32, steps=800, cache=cache)
+    return fit_controller(solve, n=64, population=64, held_out=32, steps=100, cache=cache)
 
 
 def test_one_pass_reaches_the_asked_value(generator, controller):
@@ -80,6 +80,12 @@ def test_a_saved_controller_is_the_same(generator, controller, tmp_path):
     wanted = torch.tensor([[0.1], [0.0], [-0.1]])
     assert torch.equal(again.steer(latents, wanted).values, controller.steer(latents, wanted).values)
     assert again.errors == controller.errors and again.knobs[0].neutral is None
+
+
+def test_a_picture_that_has_the_value_is_left_alone(generator, controller):
+    latents = generator.sample(16, seed=9)
+    there = controller.steer(latents, A(generator(latents)))
+    assert float((there.values - latents.values).norm(dim=1).mean()) < 0.05 * float(latents.values.norm(dim=1).mean())
 
 
 def test_too_few_solutions_are_refused(solve):

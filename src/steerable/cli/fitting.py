@@ -245,6 +245,7 @@ def values(
     generator: options.GeneratorName = options.GENERATOR,
     head: options.Heads = None,
     n: Annotated[int, typer.Option(metavar="NUMBER", min=32, help="Latents that are solved and learned from.")] = 384,
+    population: Annotated[int, typer.Option(metavar="NUMBER", min=40, help="Further latents that are only measured.")] = 2000,
     held_out: Annotated[int, typer.Option(metavar="NUMBER", min=16, help="Latents of the next seed that it is judged on.")] = 64,
     seed: options.Seed = 0,
     with_: options.With = None,
@@ -272,7 +273,7 @@ def values(
         known = [knob.name for knob in axes.knobs if knob.name in names]
         axes = axes[known] if known else None
     solve = Solve(made, set=dict.fromkeys(names, "p50"), hold=parse_names(hold), features=own, axes=axes)
-    fitted = fit_controller(solve, n=n, held_out=held_out, seed=seed, cache=cache)
+    fitted = fit_controller(solve, n=n, population=population, held_out=held_out, seed=seed, cache=cache)
     store.save_control(fitted, out)
     options.write(out.with_suffix(".json"), "fit values", resolved)
     rows = []

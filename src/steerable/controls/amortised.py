@@ -1,6 +1,6 @@
 """Values set in one pass: a small network from a latent and the wanted values to the offset that a search would have found.
 
-    offset = U' E([z, y])        U: the few directions that the solutions lie in
+    offset = U' (A x + E(x)),   x = [z, y]        U: the few directions that the solutions lie in
 
 ``fitting.amortised`` makes one of solutions of ``solve``; how far it falls behind the search, on latents that neither was fitted on, is
 in ``errors`` and travels with the file.
@@ -29,7 +29,8 @@ class Controller:
         knobs: k of them, neutral None; their range is that of the values that it was fitted on.
         space: of the latents.
         basis: (r, d) directions that the offsets lie in.
-        layers: weights and biases from d + k numbers to r, SiLU between them.
+        straight: (r, d + k + 1) the linear part A, its last column constant.
+        layers: E, weights and biases from d + k numbers to r, SiLU between them.
         centre, spread: (d + k,) that latents and values are normalised by.
         fit: how it was fitted; JSON only, saved with the control. ``fit["errors"]`` has a row for each knob: mean absolute error in its
             unit on held-out latents, its standard error, the 90th percentile, the second network's, and the search's own.
@@ -38,6 +39,7 @@ class Controller:
     knobs: tuple[Knob, ...]
     space: LatentSpace
     basis: Float[Tensor, "r d"]
+    straight: Float[Tensor, "r j"]
     layers: Layers
     centre: Float[Tensor, " i"]
     spread: Float[Tensor, " i"]
@@ -69,7 +71,8 @@ class Controller:
         wanted = checks.amounts(amounts, len(latents), self.knobs)
         values = latents.values.flatten(1)
         seen = (torch.cat([values, wanted.to(values)], 1) - self.centre.to(values)) / self.spread.to(values)
-        offset = layered(tuple(layer.to(values) for layer in self.layers), seen) @ self.basis.to(values)
+        places = along(self.straight.to(values), seen) + layered(tuple(layer.to(values) for layer in self.layers), seen)
+        offset = places @ self.basis.to(values)
         return latents.at(self.space.normalised((values + offset).view_as(latents.values)))
 
     @property
@@ -89,3 +92,8 @@ class Controller:
                     f"n {row['n']:g} held-out latents"
                 )
         return lines
+
+
+def along(straight: Float[Tensor, "r j"], seen: Float[Tensor, "n i"]) -> Float[Tensor, "n r"]:
+    """The linear part."""
+    return seen @ straight[:, :-1].T + straight[:, -1]

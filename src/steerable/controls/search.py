@@ -45,9 +45,9 @@ class Effort:
 
     points: int = 9
     rounds: int = 5
-    holding: int = 8
+    holding: int = 12
     trust: float = 0.25
-    weight: float = 10.0
+    weight: float = 20.0
     tolerance: float = 0.03
 
 

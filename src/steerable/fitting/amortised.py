@@ -2,7 +2,9 @@
 
     sample -> solve -> relabel -> fit -> judge on latents that were in neither
 
-A solution teaches by the value that it reached, not by the one that was asked: so every solution is exact, those that fell short too.
+A solution teaches by the value that it reached, not by the one that was asked: so every solution is exact, those that fell short too. And
+every picture that was only measured teaches that its own value needs no offset. The linear part is a ridge regression, which latents of 100
+numbers and some hundred rows allow; the network learns what is left, as long as it helps on a fifth of the rows that it does not see.
 
 Sources: the network from a value to its latent is GAN-Control's (Shoshan et al., ICCV 2021, section 3.2); learning by what was reached is
 Andrychowicz et al., "Hindsight experience replay", 2017, section 3.2.
@@ -24,13 +26,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from steerable import checks, files, progress
-from steerable.controls.amortised import Controller
+from steerable.controls.amortised import Controller, along
+from steerable.controls.census import ridge
 from steerable.controls.groups import layered
 from steerable.controls.solution import Solution
 from steerable.controls.solve import Solve
 from steerable.protocols import Knob, Latents
+from steerable.sampling import measure
 
 PART = 32  # solutions of one cached part: what an interrupted run loses at most
+MOST = 16  # directions
 EXPLAINED = 0.99  # of the offsets' variance, by the directions that are kept
 
 
@@ -38,12 +43,13 @@ def fit_controller(
     solve: Solve,
     *,
     n: int = 384,
+    population: int = 2000,
     held_out: int = 64,
     seed: int = 0,
     width: int = 64,
-    steps: int = 1500,
-    lr: float = 3e-3,
-    decay: float = 1e-2,
+    steps: int = 600,
+    lr: float = 2e-3,
+    decay: float = 1e-1,
     cache: str | os.PathLike[str] | None = None,
 ) -> Controller:
     """A network from (latent, wanted values) to the offset, fitted on n solutions.
@@ -51,6 +57,7 @@ def fit_controller(
     Args:
         solve: the search that it imitates; its knobs and its holds are the controller's.
         n, seed: latents of the seed that are solved, each for values drawn between the 5th and the 95th percentile.
+        population: further latents of the seed that are only measured.
         held_out: latents of seed + 1 on which search and network are compared.
         width, steps, lr, decay: of the network's two layers and of AdamW.
         cache: a folder that keeps the solutions in parts of 32; an interrupted run continues, a longer one adds.
@@ -62,14 +69,19 @@ def fit_controller(
         raise ValueError(f"a controller is fitted on n >= 32 solutions and judged on held_out >= 16, got n={n}, held_out={held_out}.")
     latents, wanted = _asked(solve, n, seed)
     offsets, reached = _solved(solve, latents, wanted, seed, cache)
-    values = latents.values.flatten(1)
-    inputs = torch.cat([values, reached], 1)
-    centre, spread = inputs.mean(0), inputs.std(0).clamp(min=1e-6)
     basis = _leading(offsets)
-    layers = _learned((inputs - centre) / spread, offsets @ basis.T, width, steps, lr, decay, seed)
+    solved = torch.cat([latents.values.flatten(1), reached], 1)
+    more = measure(solve.generator, solve.columns, n=n + population, seed=seed, space=solve.space.name, cache=cache).rows(slice(n, None))
+    inputs = torch.cat([solved, torch.cat([more.latents.values.flatten(1), more.values.to(solved)], 1)])
+    places = torch.cat([offsets @ basis.T, solved.new_zeros(population, len(basis))])
+    centre, spread = inputs.mean(0), inputs.std(0).clamp(min=1e-6)
+    seen = (inputs - centre) / spread
+    slopes = torch.stack([ridge(seen, place) for place in places.unbind(1)])
+    straight = torch.cat([slopes, (places.mean(0) - slopes @ seen.mean(0))[:, None]], 1)
+    layers = _learned(seen, places - along(straight, seen), width, steps, lr, decay, seed)
     fit: dict[str, Any] = {"method": "controller", "n": n, "held out": held_out, "seed": seed, "hold": [one.name for one in solve.hold]}
-    fit |= {"width": width, "steps": steps, "lr": lr, "decay": decay}
-    made = Controller(tuple(_range(knob) for knob in solve.knobs), solve.space, basis, layers, centre, spread, fit)
+    fit |= {"population": population, "width": width, "steps": steps, "lr": lr, "decay": decay}
+    made = Controller(tuple(_range(knob) for knob in solve.knobs), solve.space, basis, straight, layers, centre, spread, fit)
     return replace(made, fit={**fit, "errors": judged(made, solve, held_out=held_out, seed=seed + 1)})
 
 
@@ -149,27 +161,28 @@ def _key(solve: Solve, seed: int) -> str:
 
 
 def _leading(offsets: Float[Tensor, "n d"]) -> Float[Tensor, "r d"]:
-    """The fewest directions that explain the offsets."""
+    """The fewest directions that explain the offsets, no more than ``MOST``."""
     _, sizes, right = torch.linalg.svd(offsets, full_matrices=False)
     share = sizes.square().cumsum(0) / sizes.square().sum().clamp(min=1e-30)
-    return right[: int((share < EXPLAINED).sum()) + 1]
+    return right[: min(int((share < EXPLAINED).sum()) + 1, MOST)]
 
 
 def _learned(x: Tensor, y: Tensor, width: int, steps: int, lr: float, decay: float, seed: int) -> tuple[Tensor, ...]:
-    """Two hidden layers on all rows at once, the rate falling to nothing along a cosine."""
+    """Two hidden layers that begin as nothing; of all steps the one that did best on every fifth row, which they were not fitted on."""
     rng = torch.Generator().manual_seed(seed)
-    sizes = (x.shape[1], width, width, y.shape[1])
-    scale = y.std().clamp(min=1e-9)
+    sizes, scale = (x.shape[1], width, width, y.shape[1]), y.std().clamp(min=1e-9)
     layers: list[nn.Parameter] = []
     for wide, narrow in pairwise(sizes):
         layers += [nn.Parameter(torch.randn(narrow, wide, generator=rng) / wide**0.5), nn.Parameter(torch.zeros(narrow))]
+    nn.init.zeros_(layers[-2])
+    unseen = torch.arange(len(x)) % 5 == 4
     rule = torch.optim.AdamW(layers, lr=lr, weight_decay=decay)
-    falling = torch.optim.lr_scheduler.CosineAnnealingLR(rule, steps)
+    best, kept = torch.inf, [layer.detach().clone() for layer in layers]
     for _ in progress.track(range(steps), "fit the controller"):
+        squares = (layered(tuple(layers), x) - y / scale).square().sum(1)
+        if float(squares[unseen].mean()) < best:
+            best, kept = float(squares[unseen].mean()), [layer.detach().clone() for layer in layers]
         rule.zero_grad()
-        loss = (layered(tuple(layers), x) - y / scale).square().sum(1).mean()
-        loss.backward()
+        squares[~unseen].mean().backward()
         rule.step()
-        falling.step()
-    found = [layer.detach() for layer in layers]
-    return (*found[:-2], found[-2] * scale, found[-1] * scale)
+    return (*kept[:-2], kept[-2] * scale, kept[-1] * scale)
