@@ -180,8 +180,9 @@ def _learned(x: Tensor, y: Tensor, width: int, steps: int, lr: float, decay: flo
     best, kept = torch.inf, [layer.detach().clone() for layer in layers]
     for _ in progress.track(range(steps), "fit the controller"):
         squares = (layered(tuple(layers), x) - y / scale).square().sum(1)
-        if float(squares[unseen].mean()) < best:
-            best, kept = float(squares[unseen].mean()), [layer.detach().clone() for layer in layers]
+        unlearned = float(squares.detach()[unseen].mean())
+        if unlearned < best:
+            best, kept = unlearned, [layer.detach().clone() for layer in layers]
         rule.zero_grad()
         squares[~unseen].mean().backward()
         rule.step()
