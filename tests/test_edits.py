@@ -257,3 +257,18 @@ def test_amounts_that_leave_nothing_visible_are_refused(name, amount):
 @pytest.mark.parametrize("name", EDITS)
 def test_the_usual_range_of_an_edit_is_visible(name):
     check_visible(EDITS[name], blobs(), (EDITS[name].knob.low, EDITS[name].knob.high))
+
+
+def test_a_region_is_found_once_for_the_same_images_and_again_when_they_change():
+    seen = []
+
+    def bright(images):
+        seen.append(1)
+        return (images.mean(1, keepdim=True) > 0).float()
+
+    lighter = within(EDITS["brightness"], bright)
+    images = torch.full((2, 3, 4, 4), -0.5)
+    first, second = (lighter(images, torch.full((2,), amount))[0] for amount in (0.1, 0.2))
+    assert len(seen) == 1 and torch.equal(first, images) and torch.equal(second, images)
+    images += 1
+    assert float(lighter(images, torch.full((2,), 0.1))[0].mean()) == pytest.approx(0.7) and len(seen) == 2

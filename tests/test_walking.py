@@ -62,6 +62,12 @@ def test_every_figure_says_its_n_seed_and_judge(page):
     assert [one for one in captions if not (re.search(r"n = \d+", one) and re.search("[Ss]eed", one))] == []
 
 
+def test_every_sentence_and_table_is_in_a_file_too(out, page):
+    found = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    assert list(found) == list(walking.PARTS.values()) and sum(len(part["tables"]) for part in found.values()) == page.count("<table>")
+    assert sum(len(part["said"]) for part in found.values()) == page.count('<p class="result">')
+
+
 def test_the_walks_with_their_measured_ranges_and_the_options_lie_beside(out):
     control = store.load_control(out / "walks.safetensors")
     assert [knob.name for knob in control.knobs] == ["brightness", "zoom"] and "brightness" in control.fit["limits"]

@@ -115,6 +115,20 @@ class Stages:
     def total(self) -> float:
         return sum(self.seconds.values())
 
+    def results(self) -> dict[str, Any]:
+        """What the page says and shows as numbers, section by section: sentences with results, and tables."""
+        return {
+            section.title: {
+                "said": [block.words for block in section.blocks if isinstance(block, Text) and block.tone == "result"],
+                "tables": [
+                    {"caption": block.caption, "header": block.header, "rows": block.rows}
+                    for block in section.blocks
+                    if isinstance(block, Table)
+                ],
+            }
+            for section in self.sections
+        }
+
     def foot(self, first: Sequence[tuple[str, str]], *, device: str) -> list[tuple[str, str]]:
         """What stands at the end of every page: what was looked at, versions, machine, seconds."""
         return [

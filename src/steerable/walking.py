@@ -57,7 +57,8 @@ def run(
         plan: how many latents each part looks at; see ``QUICK`` for a first look.
 
     Returns:
-        The path of ``report.html``. Beside it: ``figures/``, ``walks.safetensors`` with the ranges that were measured, ``options.json``.
+        The path of ``report.html``. Beside it: ``figures/``, ``results.json`` with every sentence and table of the page,
+        ``walks.safetensors`` with the ranges that were measured, ``options.json``.
 
     Raises:
         ValueError: an unknown edit or part, no edit, or one that leaves nothing visible.
@@ -128,6 +129,7 @@ def _publish(stages: report.Stages, subject: Subject, edits: Sequence[str], devi
         "seed": seed, "device": device, "plan": asdict(subject.plan), **stages.options(),
     }  # fmt: skip
     files.write_text(stages.out / "options.json", json.dumps(options, indent=1) + "\n")
+    files.write_text(stages.out / "results.json", json.dumps(stages.results(), indent=1, ensure_ascii=False) + "\n")
     opening = (
         f"How far {name} can be steered by walks that imitate edits of the picture, measured in {stages.total:.0f} seconds on "
         f"{report.threads()}: the figures of Jahanian, Chai and Isola, “On the ‘steerability’ of generative adversarial networks” (ICLR "

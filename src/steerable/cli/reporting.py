@@ -33,6 +33,8 @@ def walks(
 
     About ten minutes on two cores for the shipped faces, one and a half with --quick.
     """
+    import json
+
     from steerable import walking
 
     options.folder(out)
@@ -41,6 +43,9 @@ def walks(
         out, generator=made, edits=parse_names(edits), parts=parse_names(parts), seed=seed, device=options.device(device),
         plan=walking.QUICK if quick else None,
     )  # fmt: skip
+    for part, found in json.loads((out / "results.json").read_text(encoding="utf-8")).items():
+        for sentence in found["said"]:
+            say(f"{part}: {sentence}")
     say(f"open {path}")
 
 
