@@ -444,7 +444,7 @@ def _strip(recipe: Recipe, generator: Generator, columns: Sequence[Images], boxe
         return render.strip(rows, row_labels=labels, column_labels=words, title="keyframes", scale=max(recipe.scale, 2), boxes=boxes)
     sweep = recipe.sweep
     (knob,) = [one for one in control.knobs if one.name == sweep.knob]
-    judge, change = reading(knob, str(control.fit.get("method", "")))
+    judge, change = reading(knob, str(control.fit.get("method", "")), max(abs(amount) for amount in sweep.amounts))
     neutral = [column for column, amount in zip(columns, sweep.amounts, strict=True) if amount == knob.neutral]
     if neutral:
         before = neutral[0]
@@ -452,7 +452,10 @@ def _strip(recipe: Recipe, generator: Generator, columns: Sequence[Images], boxe
         with torch.no_grad():
             before = as_made(recipe, generator)(_steered(recipe, generator, [{}])[0][0])
     plain = "" if judge != RMS else "+"  # a size has no sign
-    measured = [[render.amount(float(value)).removeprefix(plain) for value in change(before, column)] for column in columns]
+    measured = [
+        ["–" if value != value else render.amount(value).removeprefix(plain) for value in change(before, column).tolist()]
+        for column in columns
+    ]
     return render.strip(
         rows,
         row_labels=labels,
@@ -474,16 +477,24 @@ def _beyond(knob: Knob, amounts: Sequence[float]) -> str:
     return f"; usable range: {usable}, beyond it the generator no longer follows"
 
 
-def reading(knob: Knob, method: str) -> tuple[str, Callable[[Images, Images], Tensor]]:
+def reading(knob: Knob, method: str, furthest: float) -> tuple[str, Callable[[Images, Images], Tensor]]:
     """What measures how far a knob moved images, in words, and ``(before, after) -> (n,)`` in the knob's unit.
 
     The edit of its name for walks, a shipped feature with a column of its name for axes; for any other the root-mean-square change of
     the pixels, on [-1, 1].
+
+    Args:
+        furthest: the largest amount that is asked. A walk is read back up to twice as far; NaN where the nearest amount lies at that end,
+            because then none of them explains the picture.
     """
     if knob.name in EDITS and method in WALKS:
-        edit = EDITS[knob.name]
-        low, high = (2 * end for end in (edit.knob.low, edit.knob.high))
-        return "the edit read back from the pictures", lambda before, after: measured_edit(edit, before, after, low=low, high=high)
+        edit, end = EDITS[knob.name], 2 * furthest or 1.0
+
+        def read_back(before: Images, after: Images) -> Tensor:
+            found = measured_edit(edit, before, after, low=-end, high=end)
+            return torch.where(found.abs() > 0.98 * end, torch.nan, found)
+
+        return "the edit read back from the pictures", read_back
     owners = [one for one in zoo.load_features() if knob.name in one.columns]
     if owners:
         (feature,) = select(owners, [knob.name])
