@@ -480,22 +480,14 @@ def _beyond(knob: Knob, amounts: Sequence[float]) -> str:
 def reading(knob: Knob, method: str, furthest: float) -> tuple[str, Callable[[Images, Images], Tensor]]:
     """What measures how far a knob moved images, in words, and ``(before, after) -> (n,)`` in the knob's unit.
 
-    The edit of its name for walks, a shipped feature with a column of its name for axes; for any other the root-mean-square change of
-    the pixels, on [-1, 1].
+    The edit of its name for walks, a shipped feature with a column of its name for others, the edit again where there is no such column;
+    for any other the root-mean-square change of the pixels, on [-1, 1].
 
     Args:
         furthest: the largest amount that is asked. A walk is read back up to twice as far; NaN where the nearest amount lies at that end,
             because then none of them explains the picture.
     """
-    if knob.name in EDITS and method in WALKS:
-        edit, end = EDITS[knob.name], 2 * furthest or 1.0
-
-        def read_back(before: Images, after: Images) -> Tensor:
-            found = measured_edit(edit, before, after, low=-end, high=end)
-            return torch.where(found.abs() > 0.98 * end, torch.nan, found)
-
-        return "the edit read back from the pictures", read_back
-    owners = [one for one in zoo.load_features() if knob.name in one.columns]
+    owners = [] if knob.name in EDITS and method in WALKS else [one for one in zoo.load_features() if knob.name in one.columns]
     if owners:
         (feature,) = select(owners, [knob.name])
 
@@ -504,6 +496,14 @@ def reading(knob: Knob, method: str, furthest: float) -> tuple[str, Callable[[Im
                 return (feature(after) - feature(before))[:, 0]
 
         return f"by {owners[0].name}", change
+    if knob.name in EDITS:
+        edit, end = EDITS[knob.name], 2 * furthest or 1.0
+
+        def read_back(before: Images, after: Images) -> Tensor:
+            found = measured_edit(edit, before, after, low=-end, high=end)
+            return torch.where(found.abs() > 0.98 * end, torch.nan, found)
+
+        return "the edit read back from the pictures", read_back
     return RMS, lambda before, after: (after - before).square().mean((1, 2, 3)).sqrt()
 
 

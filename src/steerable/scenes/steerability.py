@@ -247,11 +247,10 @@ def in_words(name: str, found: Sequence[Reach], seed: int) -> str:
     if weak:
         much = [f"{DOES.get(one.name, 'edited by ' + one.name)} only to about {_percent(one.share)}" for one in weak]
         parts.append(("but " if best else "can be ") + _listed(much) + ("" if best else " of the target"))
-    asked = ", ".join(f"{one.name} by {number(one.asked, 2)} {one.unit}" for one in found)
     n = found[0].n
     return (
-        f"{name} {' '.join(parts)}. Asked was {asked}, to both sides; the share is the mean amount read back from the pictures over "
-        f"the amount asked (judge: the edit itself; n = {n}, seed {seed}, latents that nothing was fitted on)."
+        f"{name} {' '.join(parts)}. That is the mean amount read back from the pictures over the amount asked, at both ends of each range "
+        f"(judge: the edit itself; n = {n}, seed {seed}, latents that nothing was fitted on; amounts and a second judge are in the table)."
     )
 
 

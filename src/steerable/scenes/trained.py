@@ -76,7 +76,8 @@ def _verdict(name: str, results: dict[str, Steerability]) -> str:
     found, first = ranks(results), next(iter(results.values()))
     ordered, apart = sum(one.ordered for one in found), sum(one.apart for one in found)
     means = {way: sum(one.mean.tolist()) / len(one.mean) for way, one in results.items()}
-    said = ", ".join(f"{way} {number(mean, 2)}" for way, mean in means.items())
+    still = {way: sum(one.still.mean(1).tolist()) / len(one.still) for way, one in results.items()}
+    said = ", ".join(f"{way} {number(mean, 2)} ({number(mean / still[way], 2)} of standing still)" for way, mean in means.items())
     return (
         f"{name}: mean masked squared error over the range: {said}. At half range and beyond the order {' < '.join(results)}, which "
         "the paper "
