@@ -104,6 +104,10 @@ WRONG = {
     "an offset that is cut": ({"offset": "AAAA"}, "offset"),
     "an offset that is not finite": ({"offset": base64.b64encode(torch.full((6,), torch.nan).numpy().tobytes()).decode()}, "finite"),
     "a box outside": ({"drive": {"box": [0, 0, 90, 90], "amount": 0.1}}, "Box"),
+    "a picture on this disk": ({"drive": {"move": ["pixels"], "hold": ["low:4, inside:/etc/mask.PNG=2"], "amount": 1}}, "names no file"),
+    "a label on this disk": ({"drive": {"move": ["/srv/beard.safetensors"], "hold": ["pixels"], "amount": 1}}, "names no file"),
+    "a long film": ({"film": {"keyframes": [{"dance": 0}, {"dance": 1}] * 9}}, "at most 16 columns"),
+    "a film of no knob": ({"film": {"keyframes": [{"nothing": 0}, {"nothing": 1}]}}, "nothing"),
     "many trajectories": ({"drive": {"box": [0, 0, 4, 4], "amount": 0.1}, "seeds": [0, 1, 2]}, "a trajectory takes seconds"),
 }
 
@@ -112,8 +116,8 @@ WRONG = {
 @pytest.mark.parametrize("operation", ["render", "measure"])
 @pytest.mark.usefixtures("no_annotation_checks")
 def test_what_cannot_be_followed_is_refused_in_one_line(client, bench, operation, change, words):
-    if operation == "measure" and "sweep" in change:
-        words = "a sweep is drawn, not measured"
+    if operation == "measure" and {"sweep", "film"} & set(change):
+        words = "drawn, not measured"
     answer = client.post(f"/api/{operation}", json=body(bench, **change))
     detail = answer.json()["detail"]
     assert answer.status_code == 422 and words in detail and "\n" not in detail and "/" not in detail.replace("steer", "")

@@ -134,8 +134,8 @@ def picture(one: Recipe, workshop: Workshop) -> bytes:
 def measured(one: Recipe, workshop: Workshop) -> Measurements:
     """Every column of every seed, before and after."""
     bench = workshop.of(one.fingerprint)
-    if one.sweep is not None:
-        raise ValueError("a sweep is drawn, not measured: leave sweep out.")
+    if one.sweep is not None or one.film is not None:
+        raise ValueError("a sweep and a film are drawn, not measured: leave them out.")
     seen = session.look(limits.bounded(one, bench), bench, measured=True)
     rows = [SeedValues(seed=s, before=b, after=a) for s, b, a in zip(one.seeds, seen.before, seen.after, strict=True)]
     return Measurements(units=bench.columns, rows=rows)

@@ -14,6 +14,7 @@ from http.cookies import SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, quote
 
+from steerable import named
 from steerable.recipe import Recipe
 from steerable.studio.session import Bench
 
@@ -23,6 +24,7 @@ SEEDS, DRIVEN = 64, 2  # seeds of one recipe; of one with a trajectory, which co
 SET = 16  # values that are set in one recipe, each of every seed; a value takes a search
 PIXELS = 32 * 2**20  # of one picture
 COLUMNS = 16  # of a sweep
+KNOBS = 64  # that are held, and labels that are carried, in one recipe
 CONTROL = 2**20  # bytes of a control inside a recipe, in base64
 VISITS = 64  # open pages
 LOCAL = ("127.0.0.1", "localhost", "[::1]", "::1")
@@ -37,23 +39,41 @@ def bounded(one: Recipe, bench: Bench) -> Recipe:
     Raises:
         ValueError: too many seeds, amounts or pixels, or options of the generator, which are the server's to set.
     """
-    if len(one.seeds) > SEEDS:
-        raise ValueError(f"one request has at most {SEEDS} seeds, got {len(one.seeds)}.")
-    if one.drive is not None and len(one.seeds) * (len(one.sweep.amounts) if one.sweep else 1) > DRIVEN:
-        raise ValueError(f"a trajectory takes seconds: at most {DRIVEN} seeds and no sweep in one request.")
-    if one.sweep is not None and len(one.sweep.amounts) > COLUMNS:
-        raise ValueError(f"a strip has at most {COLUMNS} columns here, got {len(one.sweep.amounts)}.")
-    if one.turn is not None and len(one.turn.values) * len(one.seeds) > SET:
-        raise ValueError(f"at most {SET} values are set in one request, got {len(one.turn.values)} for each of {len(one.seeds)} seeds.")
-    if one.turn is not None and len(one.turn.control) > CONTROL:
-        raise ValueError(f"the control inside a recipe has at most {CONTROL} characters here, got {len(one.turn.control)}.")
+    seeds, columns = len(one.seeds), len(one.sweep.amounts) if one.sweep else len(one.film.keyframes) if one.film else 1
+    if seeds > SEEDS:
+        raise ValueError(f"one request has at most {SEEDS} seeds, got {seeds}.")
+    if columns > COLUMNS:
+        raise ValueError(f"a strip has at most {COLUMNS} columns here, got {columns}.")
+    if one.drive is not None:
+        if seeds * columns > DRIVEN:
+            raise ValueError(f"a trajectory takes seconds: at most {DRIVEN} seeds and no sweep in one request.")
+        for text in (*one.drive.move, *one.drive.hold):
+            _names_no_file(text)
+    if one.turn is not None:
+        if len(one.turn.values) * seeds > SET:
+            raise ValueError(f"at most {SET} values are set in one request, got {len(one.turn.values)} for each of {seeds} seeds.")
+        if (size := max(map(len, (one.turn.control, *one.turn.heads)))) > CONTROL:
+            raise ValueError(f"the control inside a recipe has at most {CONTROL} characters here, got {size}.")
+        if (count := max(len(one.turn.heads), len(one.turn.hold))) > KNOBS:
+            raise ValueError(f"at most {KNOBS} features are held or carried here, got {count}.")
     _, height, width = bench.generator.image_shape
-    pixels = len(one.seeds) * (len(one.sweep.amounts) if one.sweep else 1) * max(one.scale, 2) ** 2 * height * width
+    pixels = seeds * columns * max(one.scale, 2) ** 2 * height * width
     if pixels > PIXELS:
         raise ValueError(f"a picture has at most {PIXELS} pixels here, this recipe makes about {pixels}: fewer seeds or a smaller scale.")
     if one.options and dict(one.options) != dict(bench.generator.options):
         raise ValueError(f"options of the generator are set where the studio starts, got {', '.join(list(one.options)[:5])[:80]}.")
-    return one.model_copy(update={"options": {}, "film": None})
+    return one.model_copy(update={"options": {}})
+
+
+def _names_no_file(text: str) -> None:
+    """On the command line a mask or a label may be a file; a recipe brings them inside, and one that was sent never names any.
+
+    Raises:
+        ValueError: it does.
+    """
+    for part in named.split(text):
+        if part.partition("=")[0].strip().lower().endswith((".png", ".safetensors")):
+            raise ValueError("a recipe that is sent names no file: masks and labels travel inside it, as steer apply writes them.")
 
 
 class Door:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -58,7 +59,9 @@ def application(workshop: Workshop, *, token: str | None = None) -> limits.Door:
         client.on_delete(visit.close)
 
     ui.page("/", title="steerable studio", favicon="🎚", response_timeout=20)(root)
-    ui.run_with(app, dark=None, title="steerable studio", reconnect_timeout=15.0, show_welcome_message=False, markdown=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # NiceGUI looks at every object there is, at torch's outdated ones too
+        ui.run_with(app, dark=None, title="steerable studio", reconnect_timeout=15.0, show_welcome_message=False, markdown=False)
     return limits.Door(app, token=token)
 
 

@@ -276,7 +276,7 @@ def _opened(path: Path, content: bytes, bench: Bench) -> tuple[str, State | None
         if len(content) > limits.BODY:
             raise ValueError(f"a picture or a recipe has at most {limits.BODY // 2**20} MB, this one has {len(content) / 2**20:.1f}.")
         one = limits.bounded(recipe.read(path), bench) if kind == "text" else limits.bounded(_of_picture(path), bench)
-        state, bench = session.state_of(one, bench)
+        state, bench = session.state_of(one.model_copy(update={"film": None}), bench)
         return f"recipe of seed {state.seed}", state, bench
     if kind != "a safetensors file":
         raise ValueError(f"what was dropped is {kind}; expected a PNG with a recipe, or a control or generator as safetensors.")
