@@ -19,7 +19,7 @@ digits = st.load_generator("digits32-joint-zoom")
 walk = st.load_control("digits32-joint-zoom-walk", generator=digits)
 
 # How far: the object's area, kernel distance to unsteered pictures, how much each step still changes them.
-found = st.limits(digits, walk, amounts=[-2, -1, -0.5, 0.5, 1, 2], n=32)
+found = st.limits(digits, walk, amounts=[-2, -1, -0.5, 0.5, 1, 2], n=128)
 usable = found.usable
 print(f"zoom {usable.low:.2f} to {usable.high:.2f} {found.knob.unit}; ends by {usable.low_ends} and {usable.high_ends} (n {found.n})")
 walk = found.written(walk)  # the range is in the knob now, and saved with it

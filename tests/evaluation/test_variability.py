@@ -179,7 +179,7 @@ def test_alpha_is_the_largest_amount_below_the_threshold_on_both_sides():
             {"sigma": ImageSource(torch.zeros(4, 1, 6, 6, dtype=torch.uint8), torch.zeros(4).long(), (), "plain"), "classes": [0, 1, 2]},
             "no classes",
         ),
-        ({"sigma": ImageSource(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.arange(4), ("a", "b", "c", "d"), "big")}, "size=6"),
+        ({"sigma": ImageSource(torch.zeros(5, 1, 8, 8, dtype=torch.uint8), torch.arange(5), tuple("abcde"), "big")}, "size=6"),
     ],
 )
 def test_what_cannot_be_related_is_refused_in_one_line(arguments, words):

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from steerable import checks, progress
 from steerable.controls.directions import amounts as turned
 from steerable.evaluation.attribute import Attribute, image_means, resolved
-from steerable.evaluation.plausible import BEYOND, HALF, halved, knob_of, reach, threshold_over
+from steerable.evaluation.plausible import BEYOND, HALF, by_chance, halved, knob_of, reach, threshold_over
 from steerable.evaluation.quality import FULL_RANK, frechet_distance, kernel_distance
 from steerable.evaluation.usable import Usable, range_before, usable_range, with_range
 from steerable.features import backbone
@@ -207,8 +207,9 @@ def limits(
     there = _pass(generator, moved, measured, places[n:], judge, control, turning, [*asked, None], batch, label)
     reference = first.seen[0]
     distances = [kernel_distance(reference, one) for one in there.seen[:-1]]
-    floor, coarse = distances[asked.index(turning.neutral or 0.0)], kernel_distance(reference, there.seen[-1])
-    frechet = None
+    coarse = kernel_distance(reference, there.seen[-1])
+    chance = by_chance(reference, there.seen[asked.index(turning.neutral or 0.0)], seed=seed)
+    limit, frechet = threshold_over(threshold, coarse, chance, n), None
     if fid or (fid is None and n > reference.shape[1]):
         frechet = torch.tensor([frechet_distance(reference, one) for one in progress.track(there.seen[:-1], "Fréchet distances")])
     return Limits(
@@ -222,7 +223,7 @@ def limits(
         distances=torch.tensor(distances),
         frechet=frechet,
         steps=torch.stack(there.steps),
-        threshold=threshold_over(threshold, coarse, floor, n),
+        threshold=limit,
         threshold_from=HALF if threshold is None else "given",
         n=n,
         seed=seed,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch.nn import functional as F
 
 from steerable import checks, progress
@@ -18,6 +19,7 @@ from steerable.evaluation.quality import kernel_distance, pooled
 from steerable.protocols import Control, Generator, Images, Knob, Values
 
 HALF = "unsteered images reduced to half their size"
+SHUFFLES = 19
 BEYOND = 2.0  # times the knob's range, as far as default amounts go
 TRIED = (1 / 32, 1 / 16, *(i / 8 for i in range(1, 9)))  # amounts by default, of the furthest
 
@@ -54,13 +56,25 @@ def halved(images: Images) -> Images:
     return F.interpolate(F.interpolate(images, size=small, mode="area"), size=images.shape[2:], mode="bilinear", align_corners=False)
 
 
-def threshold_over(given: float | None, halved: float, floor: float, n: int) -> float:
+def by_chance(reference: Values, plain: Values, *, seed: int) -> float:
+    """The largest kernel distance of 19 random halvings of both sets: what lies above is no chance, at the level of 5 %."""
+    both, rng = torch.cat([reference, plain]), torch.Generator().manual_seed(seed)
+    halvings = (both[torch.randperm(len(both), generator=rng)].split(len(reference)) for _ in range(SHUFFLES))
+    return max(kernel_distance(*parts) for parts in halvings)
+
+
+def threshold_over(given: float | None, halved: float, chance: float, n: int) -> float:
+    """The threshold given, or that of halved images.
+
+    Raises:
+        ValueError: one that two sets of unsteered images exceed by chance.
+    """
     threshold = halved if given is None else given
-    if not threshold > floor:
+    if not threshold > chance:
         what = "given" if given is not None else f"of {HALF}"
         raise ValueError(
-            f"two sets of {n} unsteered images are at kernel distance {floor:.3g}, so the threshold {threshold:.3g} ({what}) says nothing: "
-            "give a larger one, or more images."
+            f"two sets of {n} unsteered images differ by a kernel distance of up to {chance:.3g} by chance, so the threshold "
+            f"{threshold:.3g} ({what}) says nothing: give a larger one, or more images."
         )
     return threshold
 
@@ -105,7 +119,7 @@ def largest_amount(
     limit = threshold
     if limit is None:
         limit = kernel_distance(reference, pooled(generator, lambda images: network(halved(images)), moved, batch=batch).cpu())
-    limit = threshold_over(threshold, limit, kernel_distance(reference, plain), n)
+    limit = threshold_over(threshold, limit, by_chance(reference, plain, seed=seed), n)
     tried = []
     for amount in progress.track(wanted, f"plausibility of {knob.name}"):
         ends = []
