@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import PIL.Image
 import pytest
 from toys import dcgan_file
 
@@ -187,6 +188,7 @@ PICTURES = {
     "one set to a value": ("apply axes.safetensors --set brightness=0.3 --by axis --seeds 0-2", "seed-000002.png"),
     "one set to two": ("apply axes.safetensors --set brightness=0.3,red=p60 --hold contrast --seeds 0-2", "seed-000002.png"),
     "a strip": ("apply axes.safetensors --sweep brightness=-0.2:0.2:3 --turn red=0.05 --seeds 0-1", "strip-brightness.png"),
+    "one with bands": ("apply --move low:4 --hold high:4 --amount 0.02 --seeds 7", "seed-000007.png"),
     "one with a held box": ("apply --hold-box 16,18,52,46 --rest 0.03 --seeds 7-8", "seed-000008.png"),
 }
 
@@ -199,6 +201,32 @@ def test_a_picture_is_made_again_byte_for_byte_without_its_control(name, steer, 
     monkeypatch.chdir(tmp_path / "elsewhere")  # the control is not here
     assert execute(["apply", "--recipe", f"../first/{picture}", "--out", "again"]) == 0
     assert Path("again", picture).read_bytes() == (tmp_path / "first" / picture).read_bytes()
+
+
+def test_a_trajectory_tells_its_ledger_in_tables_strips_and_a_plot(steer, tmp_path):
+    text = steer(f"apply --move background --hold inside:face,brightness=2 --amount 0.03 --seeds 7 {PIXELS} --out {tmp_path / 'out'}")
+    assert "inside:face (of [-1, 1]) held" in text and "brightness (of full scale) held" in text
+    assert "seed 7: outside:person: asked 0.03, moved 0.03" in text and "reached the amount with every hold kept" in text
+    ledger = json.loads((tmp_path / "out" / "ledger.json").read_text(encoding="utf-8"))
+    assert ledger["holds"] == ["inside:face", "brightness"] and ledger["ends"] == ["arrived"] and ledger["broken"] == []
+    assert {"way-000007.png", "ledger.png", "seed-000007.png"} <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_a_broken_hold_is_said_to_be_broken(steer, tmp_path):
+    text = steer(
+        f"apply --move outside:16,18,52,46 --hold inside:16,18,52,46 --course most-change --amount 0.2 --seeds 7 {PIXELS} --out {tmp_path}"
+    )
+    assert "hold broken: inside:16,18,52,46 drifts" in text and "0 of n 1 seed reached the amount with every hold kept" in text
+
+
+def test_a_drive_is_a_film_with_its_ledger_and_a_last_picture_that_is_made_again(steer, tmp_path):
+    text = steer(f"drive --hold-box 16,18,52,46 --seed 7 --steps 5 --out {tmp_path / 'drive.gif'}")
+    assert "5 steps in" in text and "the box: held, at most" in text
+    with PIL.Image.open(tmp_path / "drive.gif") as film:
+        assert film.n_frames == 6
+    assert len((tmp_path / "drive.csv").read_text(encoding="utf-8").splitlines()) == 7
+    steer(f"apply --recipe {tmp_path / 'drive.png'} --out {tmp_path / 'again'}")
+    assert (tmp_path / "again" / "drive.png").read_bytes() == (tmp_path / "drive.png").read_bytes()
 
 
 def test_a_recipe_of_another_file_name_of_the_same_generator_works_when_it_is_named(steer, tmp_path):

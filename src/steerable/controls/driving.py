@@ -107,15 +107,19 @@ class Drive:
             raise ValueError(f"a drive has one latent, got {len(latents)}: latents[0:1].")
         self.sides = self.control.around(latents)
         self.start = self.columns = self.sides.measured(latents.values)  # (1, m)
-        _, jac = self.sides.jacobian(latents.values)
-        self.jac = jac[0] / self._roots()[:, None]  # (m, d), so that squares are means over the columns of a side
-        self.grams = [part.T @ part for part in self._split(self.jac)]  # of what moves and of what is held
         self.latents, self.last, self.rank, self.turn, self.ease = latents, None, 0, 0, 1.0
         self.points, self.count = [latents.values], 0
-        self.free = self._ranked()
+        self.renew()
         with torch.no_grad():
             image = self.sides.images(latents.values)
         return Frame(latents, image, self._row(0.0, False, began))
+
+    def renew(self) -> None:
+        """Make the full Jacobian where the drive is. Steps keep it current by themselves; this is what they are measured against."""
+        _, jac = self.sides.jacobian(self.latents.values)
+        self.jac = jac[0] / self._roots()[:, None]  # (m, d), so that squares are means over the columns of a side
+        self.grams = [part.T @ part for part in self._split(self.jac)]  # of what moves and of what is held
+        self.free = self._ranked()
 
     def step(self, direction: int | Float[Tensor, ...] | None = None, amount: float = 0.05) -> Frame:
         """Go on by an amount.

@@ -32,7 +32,7 @@ from steerable.sensitivity import Operator
 
 BEGUN = 12  # random products of either side that S begins with
 BLOCK = 2  # directions that are refined at a time, beside the asked ones
-COLD, WARM = 8, 2  # rounds where S begins, and where it is carried along
+COLD, WARM = 8, 3  # rounds where S begins, and where it is carried along
 KEPT = 24  # directions that are carried from step to step
 PROBES = 8  # random directions that measure what H has outside S
 

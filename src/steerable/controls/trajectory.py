@@ -136,7 +136,8 @@ class Trajectory:
     ) -> None:
         sides = [listed(given, name, generator) for name, given in (("move", move), ("hold", hold))]
         moved, held = sides[0][0], sides[1][0]
-        both = {f.name for f in moved} & {f.name for f in held}
+        kept = {column for feature in held for column in feature.columns}
+        both = {f.name for f in moved if f.name in {one.name for one in held} or kept.issuperset(f.columns)}
         if both:
             raise ValueError(f"{', '.join(sorted(both))} cannot be moved and held at once: take it out of one of them.")
         where = checks.known(space or home(generator), generator.spaces, "latent space")
