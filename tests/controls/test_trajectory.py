@@ -5,7 +5,7 @@ import torch
 from toys import LinearGenerator, OnePixel, linear_generator
 
 from steerable.controls.trajectory import Trajectory
-from steerable.features.network import feature
+from steerable.features.network import column, feature
 from steerable.protocols import Latents
 
 MOVED, HELD = [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)], [(0, 3), (1, 3), (2, 3)]
@@ -216,3 +216,25 @@ def test_a_move_that_no_latent_makes_is_refused_in_one_line():
     blind = LinearGenerator(generator.matrix.clone().index_fill(0, torch.tensor([0]), 0.0), generator.offset, generator.image_shape)
     with pytest.raises(ValueError, match=r"nothing changes what should move"):
         Trajectory(blind, move=OnePixel(0, 0), hold=OnePixel(3, 3), max_steps=3).path(blind.sample(1, seed=0), amounts(0.1))
+
+
+def test_a_jacobian_that_is_not_finite_ends_the_path_there_and_the_ledger_says_why(generator):
+    """Both ways from one latent; across the edge the held feature has its value but no derivative."""
+    start = generator.sample(1, seed=0)
+    start = start.at(start.values.repeat(2, 1))
+    edge = float(generator(start)[0, 0, 0, 0]) + 0.2
+
+    def cracked(images):
+        x = images[:, 0, 0, 0]
+        return images[:, 0, 3, 3] + torch.where(x > edge, (x - x).sqrt(), 0.0)
+
+    path = Trajectory(generator, move=OnePixel(0, 0), hold=cracked, judge=None).path(start, amounts(0.6, -0.6))
+    (whole,), (cut,) = path.reached.nonzero()[:, 0].tolist(), (~path.reached).nonzero()[:, 0].tolist()
+    assert path.ledger.ends[whole] == "arrived"
+    assert "NaN or infinite" in path.ledger.ends[cut] and 0.1 < path.moved[-1, cut] < 0.6
+
+
+def test_a_column_of_what_is_held_cannot_be_moved(generator):
+    whole = feature(lambda images: images[:, 0, 0], name="row", columns=("a", "b", "c", "d"), differentiable=True)
+    with pytest.raises(ValueError, match="b cannot be moved and held at once"):
+        Trajectory(generator, move=column(whole, "b"), hold=whole)
