@@ -159,9 +159,9 @@ def test_random_projection_keeps_the_gram_matrix_on_average():
     exact = wide.T @ wide
     model = operator(lambda z: z @ wide.T, POINTS)
     drawn = [model.grams([2000], project=20, seed=seed)[0][0] for seed in range(20)]
-    assert torch.allclose(torch.stack(drawn).mean(0), exact, atol=0.05 * exact.trace().item() / 6)
-    one = (drawn[0] - exact).norm() / exact.trace()
-    assert one < 3 * (2 / (20 * 6)) ** 0.5
+    off = (2 / (20 * 6)) ** 0.5 * exact.trace()
+    assert (drawn[0] - exact).norm() < 3 * off
+    assert (torch.stack(drawn).mean(0) - exact).norm() < 3 * off / 20**0.5
 
 
 def test_groups_that_do_not_add_up_are_refused():
@@ -186,12 +186,12 @@ def test_a_black_box_that_differs_the_second_time_is_refused():
         jacobian(lambda z: curved(z) + 0.1 * torch.randn(len(z), 2, generator=rng), POINTS, method="difference")
 
 
-def test_pictures_rounded_to_256_levels_are_refused():
+def test_rounded_numbers_are_refused():
     def rounded(z):
-        return (pixels(z) * 0.5).round()
+        return (20 * z).round() / 20
 
     with pytest.raises(ValueError, match="stand still for small steps and jump for large ones: measure float images"):
-        jacobian(rounded, 0.001 * POINTS.sign() + 0.05, method="difference")
+        jacobian(rounded, POINTS.round(), method="difference")
 
 
 def test_whole_numbers_are_refused():
