@@ -61,6 +61,19 @@ RECORD = """(name) => {
   return [box.x, box.y + box.height / 2, box.width];
 }"""
 
+HAND = """async ([name, seconds]) => {
+  const slider = document.querySelector(`[aria-label="${name}"]`), began = performance.now();
+  const [low, high] = [Number(slider.min), Number(slider.max)];
+  for (let i = 0; performance.now() < began + 1000 * seconds; i++) {
+    slider.value = low + (high - low) * (0.2 + 0.6 * Math.abs((i / 50) % 2 - 1));
+    slider.dispatchEvent(new Event('input', {bubbles: true}));
+    await new Promise(resolve => setTimeout(resolve, 20));
+  }
+  const elapsed = performance.now() - began;
+  slider.dispatchEvent(new Event('change', {bubbles: true}));
+  return 1000 * new Set(seen.frames.map(frame => frame[1])).size / elapsed;
+}"""  # a hand in each page, which asks as often as a slider does
+
 
 @dataclass
 class Server:
@@ -154,7 +167,7 @@ async def drag(page: Page, name: str, seconds: float) -> tuple[float, float]:
     first, last = seen["events"][0], seen["events"][-1]
     during = len({source for at, source in seen["frames"] if first <= at <= last})
     after = [at for at, _ in seen["frames"] if at > last]
-    return 1000 * during / (last - first), (after[-1] - last) if after else 0.0
+    return 1000 * during / max(last - first, 1.0), (after[-1] - last) if after else 0.0
 
 
 async def burst(page: Page, name: str) -> dict[str, bool]:
@@ -242,8 +255,10 @@ async def crowd(browser: Browser, server: Server, seconds: float) -> dict[str, f
                 await asyncio.to_thread(urllib.request.urlopen, asked)
             await asyncio.sleep(0.2)
 
-    *rates, _ = await asyncio.gather(*(drag(page, "yaw", seconds) for page in pages), fail())
-    frames = sorted(rate for rate, _ in rates)  # type: ignore[misc]
+    for page in pages:
+        await page.evaluate(RECORD, "yaw")
+    *rates, _ = await asyncio.gather(*(page.evaluate(HAND, ["yaw", seconds]) for page in pages), fail())
+    frames = sorted(rates)
     apart = True
     for number, (page, start) in enumerate(zip(pages, starts, strict=True)):
         apart &= await page.get_by_label("seed", exact=True).first.input_value() == str(100 + number)
