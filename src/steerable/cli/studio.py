@@ -10,7 +10,7 @@ import typer
 from steerable.cli import options
 from steerable.cli.terminal import say
 
-LOCAL = "127.0.0.1"
+LOCAL, EVERYWHERE = "127.0.0.1", ("0.0.0.0", "::")
 
 
 def studio(
@@ -53,6 +53,7 @@ def studio(
     token = None if host in limits.LOCAL else limits.new_token()
     knobs = sum(len(bench.knobs) for bench in shop.benches.values())
     say(f"{', '.join(shop.benches)} with {knobs} knobs on {where}. Ctrl-C ends the studio.")
-    address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+    shown = socket.gethostname() if host in EVERYWHERE else host
+    address = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}/"
     say(f"open {address}{'' if token is None else f'?token={token}'}")
     server.serve(shop, host=host, port=port, token=token)
