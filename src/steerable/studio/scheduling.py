@@ -30,14 +30,14 @@ class Workers:
     """A thread for each core: torch lets go of the interpreter while it computes.
 
     The work that has to be done first is done first: when it was asked for, and how long it can wait, decide. So pictures overtake
-    measurements, and a measurement that has waited is taken all the same. Work of ``SECONDS`` and ``MINUTES`` has other threads, eight and
+    measurements, and a measurement that has waited is taken all the same. Work of ``SECONDS`` and ``MINUTES`` has other threads, four and
     two, so that a fit of one visitor stands in nobody's way.
     """
 
     def __init__(self, count: int | None = None) -> None:
         self._waiting: list[tuple[float, int, Future[Any], Callable[[], Any]]] = []
         self._order, self._some = itertools.count(), threading.Condition()
-        self._seconds = ThreadPoolExecutor(max_workers=8, thread_name_prefix="studio-seconds")
+        self._seconds = ThreadPoolExecutor(max_workers=4, thread_name_prefix="studio-seconds")
         self._minutes = ThreadPoolExecutor(max_workers=2, thread_name_prefix="studio-minutes")
         for number in range(count or max(1, min(os.cpu_count() or 1, 8))):
             threading.Thread(target=self._work, name=f"studio-{number}", daemon=True).start()
