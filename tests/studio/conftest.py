@@ -17,6 +17,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,7 @@ QUIET = (
     "--disable-sync",
 )
 PATIENCE = 120.0  # seconds until the server answers, on a machine that does much else
+SLOW = float(os.environ.get("STEERABLE_SLOW", "1"))  # how much longer than usual to wait, on a machine that does much else
 SHOWN = ".big img[src]"  # the steered picture, once there is one
 
 
@@ -94,6 +96,7 @@ def _answers(url: str) -> bool:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """The Chromium of this machine."""
+    expect.set_options(timeout=10_000 * SLOW)
     found = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
     if found is None:
         pytest.skip("no Chromium here: these tests drive the page in a browser. On Debian: apt-get install chromium.")
@@ -103,12 +106,9 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
-def visitor(browser, studio) -> Iterator[Callable[..., Page]]:
-    """Opens the page for one more visitor, who shares nothing with the others: ``visitor()``, ``visitor("/?state=...", width=390)``.
-
-    The page is returned when it shows its picture. What its own scripts threw makes the test fail.
-    """
+@contextmanager
+def visits(browser: Browser, studio: Served) -> Iterator[Callable[..., Page]]:
+    """What ``visitor`` gives; what a page's own scripts threw makes the test fail, or the last one of those that share the page."""
     contexts, thrown = [], []
 
     def opened(path: str = "/", *, width: int = 1440, height: int = 900, dark: bool = False, shown: bool = True) -> Page:
@@ -119,11 +119,11 @@ def visitor(browser, studio) -> Iterator[Callable[..., Page]]:
         )
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(30_000 * SLOW)
         page.on("pageerror", lambda error: thrown.append(str(error)))
         page.goto(path if path.startswith("http") else studio.url + path)
         if shown:
-            expect(page.locator(SHOWN).first).to_have_attribute("src", re.compile("^(data:|/)"), timeout=30_000)
+            expect(page.locator(SHOWN).first).to_have_attribute("src", re.compile("^(data:|/)"), timeout=30_000 * SLOW)
         return page
 
     yield opened
@@ -133,9 +133,37 @@ def visitor(browser, studio) -> Iterator[Callable[..., Page]]:
 
 
 @pytest.fixture
-def page(visitor) -> Page:
-    """The page of one visitor."""
-    return visitor()
+def visitor(browser, studio) -> Iterator[Callable[..., Page]]:
+    """Opens the page for one more visitor, who shares nothing with the others: ``visitor()``, ``visitor("/?state=...", width=390)``.
+
+    The page is returned when it shows its picture.
+    """
+    with visits(browser, studio) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def first_page(browser, studio) -> Iterator[Page]:
+    """The page that the tests of a file share: opening one costs more than what is done on it."""
+    with visits(browser, studio) as opened:
+        yield opened()
+
+
+@pytest.fixture
+def slow() -> float:
+    """What waiting times are multiplied with."""
+    return SLOW
+
+
+@pytest.fixture
+def page(first_page) -> Page:
+    """The page of one visitor, back at the start of its history."""
+    first = first_page.locator(".steps .pick").first
+    if "on" not in (first.get_attribute("class") or "").split():
+        first.click()
+        expect(first).to_have_class(re.compile(r"\bon\b"))
+    first_page.evaluate("document.querySelector('.scroll')?.scrollTo(0, 0)")
+    return first_page
 
 
 @pytest.fixture
