@@ -219,14 +219,14 @@ def test_a_move_that_no_latent_makes_is_refused_in_one_line():
 
 
 def test_a_jacobian_that_is_not_finite_ends_the_path_there_and_the_ledger_says_why(generator):
-    """Both ways from one latent; across the edge the held feature has its value but no derivative."""
+    """Both ways from one latent; across the edge the held feature has a value but no derivative."""
     start = generator.sample(1, seed=0)
     start = start.at(start.values.repeat(2, 1))
     edge = float(generator(start)[0, 0, 0, 0]) + 0.2
 
     def cracked(images):
         x = images[:, 0, 0, 0]
-        return images[:, 0, 3, 3] + torch.where(x > edge, (x - x).sqrt(), 0.0)
+        return images[:, 0, 3, 3] + torch.where(x > edge, x - x, 1.0).sqrt()
 
     path = Trajectory(generator, move=OnePixel(0, 0), hold=cracked, judge=None).path(start, amounts(0.6, -0.6))
     (whole,), (cut,) = path.reached.nonzero()[:, 0].tolist(), (~path.reached).nonzero()[:, 0].tolist()
