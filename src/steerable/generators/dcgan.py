@@ -3,9 +3,11 @@
 Depth, widths, channels, latent size, the size of the first map and the number of classes are inferred; nothing is
 assumed. Checkpoints in the layout of the PyTorch tutorial and its many relatives load as they are.
 
-In eval mode a batch norm is a scale and an offset, so ``prepare`` folds it into the convolution before it. The first
-layer is one matrix product, maps lie channels last, and the last layer, whose few output channels a transposed
-convolution wastes most of its time on, is an ordinary 2 x 2 convolution that makes the four pixels of a doubling at once.
+In eval mode a batch norm is a scale and an offset, so ``prepare`` folds it into the convolution before it. Maps lie
+channels last. The first layer is one matrix product; so is the doubling of a map of 4 x 4 pixels or less, too small for a
+transposed convolution to be fast on, whose 16 taps are then added up where they overlap. The last layer, whose few output
+channels a transposed convolution wastes most of its time on, is an ordinary 2 x 2 convolution that makes the four pixels
+of a doubling at once.
 
 Source: Radford, Metz & Chintala, "Unsupervised representation learning with deep convolutional generative
 adversarial networks", ICLR 2016.
@@ -26,6 +28,8 @@ from steerable.generators.layouts import Arguments, Layout, Tensors
 from steerable.generators.module import ModuleGenerator, generator_of
 from steerable.generators.stages import Options, Stage, class_weights
 from steerable.linear import Linear
+
+SMALL = 4  # the side of a map up to which its doubling is a matrix product
 
 
 class DCGAN(nn.Module):
@@ -100,6 +104,8 @@ class DCGAN(nn.Module):
                 kernel = kernel.contiguous(memory_format=torch.channels_last)
             self.register_buffer(f"kernel{i}", kernel.contiguous() if i == 0 else kernel, persistent=False)
             self.register_buffer(f"bias{i}", bias, persistent=False)
+            if 0 < i < self.depth - 1 and self.config["first"] * 2 ** (i - 1) <= SMALL:
+                self.register_buffer(f"taps{i}", kernel.permute(0, 2, 3, 1).flatten(1).contiguous(), persistent=False)
         self.folded = True
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -107,12 +113,29 @@ class DCGAN(nn.Module):
             z = torch.cat([z, class_weights(labels, len(self.embedding.weight), z) @ self.embedding.weight], dim=1)
         if not self.folded or self.training:
             return self.main(z[:, :, None, None])
+        x = self._begun(z)
+        for i in range(1, self.depth - 1):
+            x = self._layer(i, x, self.get_buffer(f"bias{i}")).relu_()
+        return self._ended(x)
+
+    def _begun(self, z: Tensor) -> Tensor:
+        """The first map."""
         first = self.config["first"]
-        folded = [(self.get_buffer(f"kernel{i}"), self.get_buffer(f"bias{i}")) for i in range(self.depth)]
-        x = torch.addmm(folded[0][1], z, folded[0][0]).relu().unflatten(1, (first, first, -1)).movedim(3, 1)
-        for kernel, bias in folded[1:-1]:
-            x = F.conv_transpose2d(x, kernel, bias, stride=2, padding=1).relu_()
-        return torch.tanh(_doubled(F.conv2d(x, *folded[-1], padding=1)))
+        return torch.addmm(self.get_buffer("bias0"), z, self.get_buffer("kernel0")).relu().unflatten(1, (first, first, -1)).movedim(3, 1)
+
+    def _layer(self, i: int, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """A doubling between the first and the last layer, its norm folded."""
+        taps = self._buffers.get(f"taps{i}")
+        if taps is None:
+            return F.conv_transpose2d(x, self.get_buffer(f"kernel{i}"), bias, stride=2, padding=1)
+        made = (x.movedim(1, 3) @ taps).unflatten(3, (4, 4, -1)).movedim(3, 2)  # (n, h, 4, w, 4, c)
+        made = _overlapped(_overlapped(made, 1), 3).flatten(3, 4).flatten(1, 2).movedim(3, 1)
+        return made if bias is None else _with(made, bias[:, None, None])
+
+    def _ended(self, x: Tensor) -> Tensor:
+        """The image of the last map."""
+        last = self.depth - 1
+        return torch.tanh(_doubled(F.conv2d(x, self.get_buffer(f"kernel{last}"), self.get_buffer(f"bias{last}"), padding=1)))
 
     def linearised(self, z: Tensor, labels: Tensor | None = None) -> Linear | None:
         """Images and their derivative in z: between kinks the network is linear up to tanh, so tangents pass through the same kernels,
@@ -124,21 +147,20 @@ class DCGAN(nn.Module):
             if self.embedding is not None:
                 given = torch.cat([z, class_weights(labels, len(self.embedding.weight), z) @ self.embedding.weight], dim=1)
             first, kernels = self.config["first"], [self.get_buffer(f"kernel{i}") for i in range(self.depth)]
-            biases = [self.get_buffer(f"bias{i}") for i in range(self.depth)]
-            x = torch.addmm(biases[0], given, kernels[0]).relu().unflatten(1, (first, first, -1)).movedim(3, 1)
+            x = self._begun(given)
             masks = [(x > 0).to(x)]
-            for kernel, bias in zip(kernels[1:-1], biases[1:-1], strict=True):
-                x = F.conv_transpose2d(x, kernel, bias, stride=2, padding=1).relu_()
+            for i in range(1, self.depth - 1):
+                x = self._layer(i, x, self.get_buffer(f"bias{i}")).relu_()
                 masks.append((x > 0).to(x))
-            images = torch.tanh(_doubled(F.conv2d(x, kernels[-1], biases[-1], padding=1)))
+            images = self._ended(x)
             slope = 1 - images.square()
         n, entry, last = len(z), kernels[0][: self.latent_size], self.main[-2].weight
 
         def push(tangents: Tensor) -> Tensor:
             with torch.no_grad():
                 x = (tangents.flatten(0, 1) @ entry).unflatten(1, (first, first, -1)).movedim(3, 1)
-                for kernel, mask in zip(kernels[1:-1], masks, strict=False):
-                    x = F.conv_transpose2d(_times(x, mask), kernel, stride=2, padding=1)
+                for i in range(1, self.depth - 1):
+                    x = self._layer(i, _times(x, masks[i - 1]))
                 return _doubled(F.conv2d(_times(x, masks[-1]), kernels[-1], padding=1)).unflatten(0, (-1, n)).mul_(slope)
 
         def pull(cotangents: Tensor) -> Tensor:
@@ -155,6 +177,27 @@ def _times(x: Tensor, mask: Tensor) -> Tensor:
     """The tangents of t directions (t * n, c, h, w), each times its latent's mask (n, c, h, w), in place."""
     x.unflatten(0, (-1, len(mask))).mul_(mask)
     return x
+
+
+def _overlapped(made: Tensor, axis: int) -> Tensor:
+    """(..., length, 4, ...) -> (..., length, 2, ...): the four taps of each pixel, added up where two pixels write.
+
+    Pixel i of a doubling writes to 2i - 1 ... 2i + 2; what it adds to its neighbours' pairs are its first and last tap.
+    """
+    before, even, odd, after = made.unbind(axis + 1)
+    if not torch.is_grad_enabled():
+        even.narrow(axis, 1, even.shape[axis] - 1).add_(after.narrow(axis, 0, after.shape[axis] - 1))
+        odd.narrow(axis, 0, odd.shape[axis] - 1).add_(before.narrow(axis, 1, before.shape[axis] - 1))
+        return made.narrow(axis + 1, 1, 2)
+    none = torch.zeros_like(even.narrow(axis, 0, 1))
+    even = even + torch.cat([none, after.narrow(axis, 0, after.shape[axis] - 1)], axis)
+    odd = odd + torch.cat([before.narrow(axis, 1, before.shape[axis] - 1), none], axis)
+    return torch.stack([even, odd], axis + 1)
+
+
+def _with(x: Tensor, constant: Tensor) -> Tensor:
+    """x + constant, in place where no graph needs x."""
+    return x + constant if torch.is_grad_enabled() else x.add_(constant)
 
 
 def _with_norm(layer: nn.ConvTranspose2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
