@@ -34,7 +34,7 @@ weights: .venv/.ready-dev    ## make every shipped weight file again from the pa
 
 # The generators of benchmarks/digits.py and variability.py, up to ten minutes each; an interrupted one goes on where it stopped.
 # tools/ship_digits.py puts them into the package.
-TRAIN = .venv/bin/steer train steerable --data "$(DATA)" --seed 0 --precision bfloat16
+TRAIN = .venv/bin/steer train steerable --data "$(DATA)" --seed 0 --precision auto
 VARY = zoom=0.32,shift-x=0.1,brightness=0.12
 digits: .venv/.ready         ## train the digits generators: make digits DATA=FOLDER, the folder with the idx files of MNIST
 	@test -n "$(DATA)" || { echo "name the folder with the idx files: make digits DATA=FOLDER" >&2; exit 2; }

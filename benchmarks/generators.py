@@ -5,7 +5,8 @@
 The plain side (``plain/``) does what the published code does on a CPU: kernels modulated image by image and run as grouped
 convolutions, zeros inserted before every filter, batch norm as a pass of its own. Both sides draw the same latents and take turns
 within each round; times are medians over rounds, images are compared. ``bfloat16`` is our option ``precision="bfloat16"``, its
-images against our own float32 ones, in 1/255 of the range from -1 to 1.
+images against our own float32 ones, in 1/255 of the range from -1 to 1. On a processor without instructions for bfloat16
+that option is float32, so both columns are the same but for noise; the first line says which kind of processor it is.
 
 Then: the peak memory of one 1024 px StyleGAN 2 image in a process of its own. The last line is all figures as JSON.
 """
@@ -29,6 +30,7 @@ from plain import stylegan2 as plain_stylegan2
 from plain import stylegan3 as plain_stylegan3
 from torch import Tensor
 
+from steerable.generators import processor
 from steerable.generators.dcgan import DCGAN
 from steerable.generators.module import ModuleGenerator, generator_of
 from steerable.generators.stylegan2 import StyleGAN2
@@ -70,13 +72,15 @@ class Case:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one round of each, and no batch of 8; under 50 s")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, no batch of 8, StyleGAN 3 at 128 px; under 50 s")
     quick = parser.parse_args().quick
     print(f"random weights, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}; seconds are medians; goals in brackets\n")
+    vectors, native = torch.backends.cpu.get_cpu_capability(), processor.has_bfloat16("cpu")
+    print(f"processor: {vectors}, {'with' if native else 'without'} instructions for bfloat16\n")
     columns = (("batch", 6), ("plain s", 10), ("ours s", 10), ("times faster", 16), ("bfloat16 s", 12), ("times faster", 16))
     heads = "".join(f"{name:>{width}}" for name, width in (*columns, ("off by", 12), ("bf16 off", 10)))
     print(f"{'':27}{heads}")
-    rows = [measured(case, rounds=1 if quick else 5) for case in cases(quick)]
+    rows = [measured(case, rounds=3 if quick else 5) for case in cases(quick)]
     ready, peak = map(float, subprocess.run([sys.executable, "-c", MEMORY], check=True, capture_output=True, text=True).stdout.split())
     print(f"\npeak memory at 1024 px, batch 1, StyleGAN 2: {peak:.2f} GiB (goal 2), {ready:.2f} with the weights alone")
     print("off by: largest difference to plain, of the largest value")
@@ -87,6 +91,7 @@ def main() -> None:
                 "benchmark": "generators",
                 "threads": torch.get_num_threads(),
                 "load": os.getloadavg()[0],
+                "processor": {"vectors": vectors, "bfloat16": native},
                 "rows": rows,
                 "memory GiB": {"weights": ready, "peak": peak, "goal": 2},
             }
@@ -96,9 +101,10 @@ def main() -> None:
 
 def cases(quick: bool) -> list[Case]:
     """Published sizes at 256 px; the DCGANs at 64."""
+    third = 128 if quick else 256  # the plain side of StyleGAN 3 takes 16 s an image at 256 px
     rng = torch.Generator().manual_seed(0)
     two = StyleGAN2([["z", [512] * 9]], [min(16384 // (4 * 2**i), 512) for i in range(7)], clamp=256.0)
-    three, wide = StyleGAN3(resolution=256), DCGAN([100, 512, 256, 128, 64, 3])
+    three, wide = StyleGAN3(resolution=third), DCGAN([100, 512, 256, 128, 64, 3])
     for network in (two, three):
         network.initialise(rng)
     for key, tensor in two.state_dict().items():
@@ -107,7 +113,7 @@ def cases(quick: bool) -> list[Case]:
     style2, style3, dcgan = (generator_of(one, name=one.family) for one in (two, three, wide))
     faces = load_generator("faces64")
     found = [Case("StyleGAN 2, 256 px", style2, plain_stylegan2.plain(style2.network), "w+", batch, 1.5, 2.5) for batch in (1, 8)]
-    found += [Case("StyleGAN 3-t, 256 px", style3, plain_stylegan3.plain(style3.network), "w+", 1, 5.0)]
+    found += [Case(f"StyleGAN 3-t, {third} px", style3, plain_stylegan3.plain(style3.network), "w+", 1, 5.0)]
     found += [Case("DCGAN, 64 px", dcgan, plain_dcgan.plain(dcgan.network), "z", batch, 1.3) for batch in (1, 32)]
     found += [Case("DCGAN faces64, 64 px", faces, plain_dcgan.plain(faces.network), "z", batch, 1.3) for batch in (1, 32)]
     return [case for case in found if not quick or case.batch != 8]

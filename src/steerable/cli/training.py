@@ -77,7 +77,7 @@ def steerable(
         ),
     ] = 0,
     precision: Annotated[
-        str, typer.Option(metavar="NAME", help="float32; or bfloat16 for convolutions, faster where the processor has it.")
+        str, typer.Option(metavar="NAME", help="float32; bfloat16 for convolutions; auto: bfloat16 where the processor has it.")
     ] = "float32",
     save_every: Annotated[
         int, typer.Option(metavar="STEPS", min=1, help="Between checkpoints; a multiple of 50, or of --log-every.")

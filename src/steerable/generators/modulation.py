@@ -6,9 +6,9 @@ convolution. Whichever of the two is smaller is scaled.
 
 What makes it faster than the published form on a CPU, most first: no grouped convolutions (one image at a time where
 each has kernels of its own, all at once where they share them; three times at a batch of 8); Winograd's algorithm for
-wide layers (see ``winograd``; 15 % of an image at 256 px); activations and kernels kept in channels-last order, so that
-nothing is copied (the largest doubling convolution and its blur then take a third of the time); bias, noise and activation
-in place, their gains folded.
+wide layers (see ``winograd``; 15 % of an image at 256 px, more where vectors are short); activations and kernels kept in
+channels-last order, so that nothing is copied (the largest doubling convolution and its blur then take a third of the
+time); bias, noise and activation in place, their gains folded.
 
 Source: Karras, Laine, Aittala, Hellsten, Lehtinen & Aila, "Analyzing and improving the image quality of StyleGAN",
 CVPR 2020, section 2.2 (eq. 1 to 3) and appendix B; Karras et al., "Training generative adversarial networks with limited
@@ -99,7 +99,7 @@ class Convolution(nn.Module):
         self.epsilon = EPSILON * 9 * wide if scaled else EPSILON
         inputs = (size // 2) ** 2 if doubles else size**2
         self.thin = self.weight.numel() < wide * inputs + narrow * size**2  # the kernel is smaller than the activations
-        self.wide_enough = not doubles and min(wide, narrow) >= 256 and size >= 16  # for Winograd's algorithm to pay
+        self.wide_enough = not doubles and min(wide, narrow) >= winograd.WIDE and size >= 16  # for Winograd's algorithm to pay
         for name in ("energy", "grain", "points", "coarse"):  # worked out by prepare()
             self.register_buffer(name, None, persistent=False)
 

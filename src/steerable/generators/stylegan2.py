@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from steerable.generators import processor
 from steerable.generators.modulation import Colours, Convolution, Linear, Mapping, doubled, unit
 from steerable.generators.stages import Options, Stage, class_weights
 
@@ -159,13 +160,14 @@ class StyleGAN2(nn.Module):
         return torch.cat([self.get_submodule(name).affine(ws[:, row]) for name, row in self.layers], 1)
 
     def images(self, s: Tensor, labels: Tensor | None = None, *, noise: Any = "fixed", precision: str = "float32") -> Tensor:
-        """s -> (n, c, h, w)."""
+        """s -> (n, c, h, w). In "bfloat16" convolutions are rounded where the processor has instructions for it; see ``processor``."""
         if precision not in ("float32", "bfloat16"):
             raise ValueError(f'precision is "float32" or "bfloat16", got {precision!r}.')
         x = self.const.expand(len(s), -1, -1, -1).contiguous(memory_format=torch.channels_last)
         x = x.to(s.dtype)
+        half = precision == "bfloat16" and processor.half(s.device.type)
         styles = dict(zip((name for name, _ in self.layers), s.split(self._style_widths(), 1), strict=True))
-        return self._drawn(x, None, styles, self._noises(noise, len(s), s), precision == "bfloat16")
+        return self._drawn(x, None, styles, self._noises(noise, len(s), s), half)
 
     def mean(self) -> Tensor:
         """The mean w: of the file, or over ``SAMPLES_OF_MEAN`` latents of a fixed seed where a file has none."""

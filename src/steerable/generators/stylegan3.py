@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from steerable import checks
-from steerable.generators import winograd_strips
+from steerable.generators import processor, winograd_strips
 from steerable.generators.filters import FilteredNonlinearity, Grid, grids, lowpass
 from steerable.generators.stages import Options, Stage, class_weights
 
@@ -63,7 +63,7 @@ class StyleGAN3(nn.Module):
 
     Options:
         transform: (3, 3), a tensor or nested lists, in place of the file's: see ``motion``.
-        precision: of the convolutions, "float32" or "bfloat16".
+        precision: of the convolutions, "float32", or "bfloat16" where the processor has instructions for it; see ``processor``.
     """
 
     family = "stylegan3"
@@ -208,6 +208,7 @@ class StyleGAN3(nn.Module):
     def synthesis(self, styles: Tensor, labels: Tensor | None = None, *, transform: Any = None, precision: str = "float32") -> Tensor:
         """(n, all styles) -> images (n, c, h, w)."""
         dtype = PRECISIONS[checks.known(precision, PRECISIONS, "precision")]
+        dtype = dtype if dtype is None or processor.half(styles.device.type) else None
         first, *rest, last = styles.split([len(affine.bias) for affine in self.affines], dim=1)
         features = self.input(first, None if transform is None else matrix(transform, like=styles))
         made = []

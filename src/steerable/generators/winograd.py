@@ -15,8 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from steerable.generators import processor
+
 POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)  # and infinity
-CHUNK = 2**18  # tiles x channels worked on at once: their 36 values stay in the cache
+WIDE = 128 if processor.short_vectors() else 256  # channels from which it is faster than the convolution
+CHUNK = 2**15 if processor.short_vectors() else 2**18  # tiles x channels worked on at once: their 36 values stay in the cache
 
 
 def evaluated(kernels: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from steerable import checks
 from steerable.features.pixels import thumbnail
-from steerable.generators import families
+from steerable.generators import families, processor
 from steerable.generators.module import ModuleGenerator, row_seed
 from steerable.protocols import Images
 from steerable.sources import ImageSource, read_source, rows_at
@@ -138,7 +138,7 @@ def train_controllable(
         warm_up: steps over which ``contrast`` grows from 0.
         near, far: percentiles for thresholds, see ``calibrate``.
         lr, r1, path_length, ema: step size, weights of the penalty and of the path length, decay of the average; by default the backbone's.
-        precision: "float32", or "bfloat16" for convolutions where the processor has them.
+        precision: "float32", "bfloat16" for convolutions, or "auto": bfloat16 where the processor has instructions for it.
         start: a plain generator of the backbone's kind or an earlier controllable one: its tensors are taken where they fit.
 
     Raises:
@@ -155,14 +155,14 @@ def train_controllable(
     _check_more(contrast=contrast, variety=variety, warm_up=warm_up, r1=settings["r1"], path_length=settings["path_length"], seed=seed)
     if not 0 <= settings["ema"] < 1:
         raise ValueError(f"ema is the decay of an average, 0 to below 1; got {settings['ema']}.")
-    checks.known(precision, ("float32", "bfloat16"), "precision")
+    checks.known(precision, ("auto", "float32", "bfloat16"), "precision")
     groups.rows(batch)
     if size < 2 * FIRST or size & (size - 1):
         raise ValueError(f"the backbones make pictures of 8, 16, 32, 64, ... pixels, got size {size}.")
     state = PartialState(cpu=device == "cpu")
     if batch % state.num_processes:
         raise ValueError(f"a batch of {batch} cannot be shared by {state.num_processes} processes: choose a multiple.")
-    pictures = read_source(source, size=size)
+    pictures, on = read_source(source, size=size), state.device or torch.device(device)
     if len(pictures) < 16:
         raise ValueError(f"{pictures.name} holds {len(pictures)} pictures: a training needs 16 or more, and thousands to be any good.")
     if pictures.images.shape[-1] != size:
@@ -172,15 +172,16 @@ def train_controllable(
         "backbone": backbone, "groups": [[group.name, group.width] for group in groups],
         "thresholds": {key: [float(f"{watch.near:.6g}"), float(f"{watch.far:.6g}")] for key, watch in watches.items()},
         "size": size, "channels": pictures.images.shape[1], "batch": batch, "width": width, "hidden": hidden, "contrast": contrast,
-        "variety": variety, "warm_up": warm_up, **{key: settings[key] for key in given}, "precision": precision, "seed": seed,
-        "start": start and start.fingerprint, "processes": state.num_processes, "data": pictures.digest(),
+        "variety": variety, "warm_up": warm_up, **{key: settings[key] for key in given}, "seed": seed,
+        "precision": processor.chosen(precision, on.type), "start": start and start.fingerprint,
+        "processes": state.num_processes, "data": pictures.digest(),
     }  # fmt: skip
     training = Training(
         pictures,
         groups,
         watches,
         options,
-        device=state.device or torch.device(device),
+        device=on,
         share=Share(state.process_index, state.num_processes),
     )
     taken = 0 if start is None else training.start_from(start)

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from steerable import checks
 from steerable.controls.directions import Directions
 from steerable.edits import masked_error
+from steerable.generators import processor
 from steerable.generators.dcgan import DCGAN
 from steerable.generators.dcgan_discriminator import DCGANDiscriminator, initialised
 from steerable.generators.module import ModuleGenerator, generator_of, row_seed
@@ -116,7 +117,8 @@ def train_steerable(
         ema: decay of the averaged generator, which is the one returned.
         compared: images of a batch whose deviation the discriminator is shown, against a generator that ignores its latent; 0 leaves it
             out. Real, generated and steered images then go through it one after the other.
-        precision: "float32", or "bfloat16" for convolutions where the processor has them.
+        precision: "float32"; "bfloat16" for convolutions; or "auto", which is bfloat16 where the processor has instructions for it (where
+            it has none, it takes many times as long) and float32 elsewhere. The choice is among the options that a checkpoint insists on.
 
     Raises:
         ValueError: numbers out of range, an unknown way or edit, a source that cannot be read, a folder with a training of other
@@ -131,18 +133,19 @@ def train_steerable(
     state = PartialState(cpu=device == "cpu")
     if batch % state.num_processes:
         raise ValueError(f"a batch of {batch} cannot be shared by {state.num_processes} processes: choose a multiple.")
-    pictures = read_source(source, size=size)
+    pictures, on = read_source(source, size=size), state.device or torch.device(device)
     options = {
         "way": way, "edit": chosen and chosen.knob.name, "amounts": chosen and [chosen.knob.low, chosen.knob.high],
         "size": pictures.images.shape[2], "channels": pictures.images.shape[1], "batch": batch, "width": width, "latent": latent,
-        "embedding": embedding, "lr": lr, "walk_lr": walk_lr, "edit_weight": edit_weight, "r1": r1, "ema": ema, "precision": precision,
-        **({"compared": compared} if compared else {}), "seed": seed, "processes": state.num_processes, "data": pictures.digest(),
+        "embedding": embedding, "lr": lr, "walk_lr": walk_lr, "edit_weight": edit_weight, "r1": r1, "ema": ema,
+        "precision": processor.chosen(precision, on.type), **({"compared": compared} if compared else {}), "seed": seed,
+        "processes": state.num_processes, "data": pictures.digest(),
     }  # fmt: skip
     training = _Training(
         pictures,
         options,
         chosen,
-        device=state.device or torch.device(device),
+        device=on,
         share=(state.process_index, state.num_processes),
         mean=lambda values: reduce(values, "mean") if state.num_processes > 1 else values,  # type: ignore[arg-type,return-value]
     )
@@ -388,4 +391,4 @@ def _check_more(*, edit_weight: float, r1: float, ema: float, compared: int, pre
         raise ValueError(f"ema is 0 to below 1, edit_weight, r1 and seed are 0 or above; got {ema}, {edit_weight}, {r1} and {seed}.")
     if compared < 0 or compared == 1:
         raise ValueError(f"compared images are two or more, or 0 to leave it out; got {compared}.")
-    checks.known(precision, ("float32", "bfloat16"), "precision")
+    checks.known(precision, ("auto", "float32", "bfloat16"), "precision")
