@@ -21,6 +21,16 @@ MOVED = """(event) => {
   emit(at);
 }"""  # the number of the row goes along
 
+REPLACED = """{
+  const one = getHtmlElement(%d)?.querySelector('img');
+  if (one) {
+    const next = () => { const url = one.waiting; one.waiting = null; one.since = url ? performance.now() : -1e9; if (url) one.src = url; };
+    if (one.since === undefined) { one.addEventListener('load', next); one.addEventListener('error', next); one.since = -1e9; }
+    one.waiting = %s;
+    if (performance.now() - one.since > 500) next();
+  }
+}"""  # a picture that is on its way is shown before the newest one takes its place: else a quick hand would see none
+
 
 def grid(low: float, high: float, at: float, *, steps: int = 240) -> tuple[float, float, float]:
     """Ends that are no nearer than these, and a step of two digits, so that a slider can stand at a value exactly."""
@@ -83,4 +93,4 @@ def show(image: ui.interactive_image, url: str) -> None:
         return image.set_source(url)
     with image._props.suspend_updates():
         image.set_source(url)
-    image.client.run_javascript(f"const one = getHtmlElement({image.id})?.querySelector('img'); if (one) one.src = {json.dumps(url)}")
+    image.client.run_javascript(REPLACED % (image.id, json.dumps(url)))
