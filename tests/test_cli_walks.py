@@ -87,7 +87,8 @@ def refused(work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         capsys.readouterr()
         code = execute(line.split())
         captured = capsys.readouterr()
-        assert code == 2 and captured.err.count("\n") == 1 and "Traceback" not in captured.err, captured.err
+        said = [line for line in captured.err.splitlines() if not line.endswith("s to go")]  # a slow machine shows progress
+        assert code == 2 and len(said) == 1, captured.err
         assert {path for path in work.rglob("*") if "-kept" not in path.name} == before
         return captured.err
 

@@ -31,7 +31,7 @@ def walks(
 ) -> None:
     """Measure how far a generator can be steered by walks, and why not further, and write one HTML report.
 
-    About ten minutes on two cores for the shipped faces, one and a half with --quick.
+    A matter of minutes for the shipped faces on two cores, of about one and a half with --quick.
     """
     import json
 
