@@ -1,6 +1,6 @@
 """Set values by number on faces: the solver beside the straight axis, judged by a network that is in no loss.
 
-    python benchmarks/setting.py [--quick]
+    python benchmarks/setting.py [--quick] [--only yaw] [--others]
 
 Faces that nothing was fitted on (seeds 1000 on) are set to yaw -25, 0, 25, and to three values each of pitch, smile and brightness, and to
 yaw and smile at once, by
@@ -8,6 +8,8 @@ yaw and smile at once, by
     axis        AlongAxis: along the attribute's straight axis until its network reads the value; of several, one after the other
     solve       Solve with the identity held
     at once     the controller that was fitted on solutions of the latter: one pass, no image (yaw, and yaw with smile)
+    gradients   with --others: Gauss-Newton steps by the network's own gradients, what a sketch would do
+    free        with --others: Solve with nothing held
 
 and for each: the mean absolute error by the network that was asked, and by the second judge, which is in no loss (68 landmarks, given the
 mean and the spread of the first on unedited faces; brightness is counted, so it needs none); the identity's drift over the axis's drift at
@@ -31,6 +33,7 @@ from steerable import AlongAxis, Solve, column, fit_axes, fit_controller, load_f
 from steerable.controls.directions import Directions
 from steerable.protocols import Feature, Generator, Latents
 from steerable.sampling import Table, latents_of, measure, observe
+from steerable.sensitivity import Generated, jacobian
 
 TASKS: tuple[tuple[tuple[str, ...], tuple[tuple[float, ...], ...]], ...] = (
     (("yaw",), ((-25.0,), (0.0,), (25.0,))),
@@ -40,6 +43,7 @@ TASKS: tuple[tuple[tuple[str, ...], tuple[tuple[float, ...], ...]], ...] = (
     (("yaw", "smile"), ((-20.0, -6.0), (20.0, 4.0))),
 )
 JUDGES = {"yaw": "yaw68", "pitch": "pitch68", "smile": "mouth-width68", "brightness": "brightness"}
+Row = dict[str, float | None]
 AMORTISED = (("yaw",), ("yaw", "smile"))
 SEED = 1000
 LEAST = 0.3  # deviations of the second judge that a face has to move for its drift to be compared
@@ -80,6 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="6 faces and axes of 200 latents instead of 64 and 2,000; yaw alone")
     parser.add_argument("--only", metavar="NAMES", help="one task: yaw, pitch, smile, brightness or yaw+smile")
+    parser.add_argument("--others", action="store_true", help="also the network's own gradients, and the solver with nothing held")
     given = parser.parse_args()
     count, size = (6, 200) if given.quick else (64, 2000)
     began = time.perf_counter()
@@ -89,12 +94,12 @@ def main() -> None:
         "errors: mean absolute, with 95 % intervals over faces; drift: identity's, over the axis's at the same change of the second judge\n"
     )
     print(f"{'':12}{'value':12}{'own network':>22}{'second judge':>22}{'drift ratio':>22}{'reached':>9}{'seconds':>9}")
-    figures: dict[str, dict[str, dict[str, float | None]]] = {}
+    figures: dict[str, dict[str, Row]] = {}
     for names, targets in TASKS:
         task = "+".join(names)
         if (given.only and task != given.only) or (given.quick and not given.only and task != "yaw"):
             continue
-        figures[task] = compared(bench, names, targets, quick=given.quick)
+        figures[task] = compared(bench, names, targets, quick=given.quick, others=given.others)
     seconds = time.perf_counter() - began
     print(f"\n{seconds:.0f} s in all; load {os.getloadavg()[0]:.1f}")
     print(json.dumps({"benchmark": "setting", "n": count, "seed": SEED, "seconds": seconds, "load": os.getloadavg()[0], **figures}))
@@ -108,22 +113,23 @@ def prepared(count: int, size: int) -> Bench:
     return Bench(generator, features, table, axes, latents_of(generator, range(SEED, SEED + count)), load_feature("identity"))
 
 
-def compared(
-    bench: Bench, names: tuple[str, ...], targets: Sequence[tuple[float, ...]], *, quick: bool
-) -> dict[str, dict[str, float | None]]:
+def compared(bench: Bench, names: tuple[str, ...], targets: Sequence[tuple[float, ...]], *, quick: bool, others: bool) -> dict[str, Row]:
     """Every way to set these names to these values, one line each."""
-    solve = Solve(
-        bench.generator, set=dict.fromkeys(names, 0.0), hold=[bench.identity], features=bench.features, axes=bench.axes[list(names)]
-    )
+    axes = bench.axes[list(names)]
+    solve = Solve(bench.generator, set=dict.fromkeys(names, 0.0), hold=[bench.identity], features=bench.features, axes=axes)
     ways = {"axis": lambda wanted: straight(bench, names, wanted), "solve": lambda wanted: solve.solve(bench.latents, wanted).latents}
     if names in AMORTISED:
         began = time.perf_counter()
         controller = fit_controller(solve, n=32 if quick else 256, population=200 if quick else 2000, held_out=16 if quick else 48)
         fitting = time.perf_counter() - began
         ways["at once"] = lambda wanted: controller.steer(bench.latents, wanted)
+    if others:
+        free = Solve(bench.generator, set=dict.fromkeys(names, 0.0), features=bench.features, axes=axes)
+        ways["gradients"] = lambda wanted: steepest(bench, names, wanted)
+        ways["free"] = lambda wanted: free.solve(bench.latents, wanted).latents
     start, identity = bench.read(bench.latents)
     curves = {name: curve(bench, name, start, identity) for name in names}
-    rows: dict[str, dict[str, float | None]] = {}
+    rows: dict[str, Row] = {}
     for way, find in ways.items():
         own, second, drifts, usual, seconds = [], [], [], [], 0.0
         for target in targets:
@@ -139,7 +145,7 @@ def compared(
             usual.append(axis)
         off, judged = torch.stack(own, 1), torch.stack(second, 1)  # (n, targets, k)
         tolerance = torch.tensor([0.06 * bench.deviation(name) for name in names])
-        row: dict[str, float | None] = {"reached": float((off <= tolerance).all(2).float().mean()), "seconds": seconds}
+        row: Row = {"reached": float((off <= tolerance).all(2).float().mean()), "seconds": seconds}
         for k, name in enumerate(names):
             row |= interval(f"own {name}", off[..., k].mean(1)) | interval(f"second {name}", judged[..., k].mean(1))
         row |= ratio("drift", torch.stack(drifts, 1), torch.stack(usual, 1))
@@ -157,6 +163,19 @@ def straight(bench: Bench, names: Sequence[str], wanted: Tensor) -> Latents:
     for k, name in enumerate(names):
         latents = AlongAxis(bench.generator, bench.axes[name], bench.feature(name)).steer(latents, wanted[:, k, None])
     return latents
+
+
+def steepest(bench: Bench, names: Sequence[str], wanted: Tensor, *, steps: int = 8) -> Latents:
+    """Gauss-Newton by the gradients of the asked networks alone, a deviation a step at most."""
+    local = Generated(bench.generator, tuple(bench.feature(name) for name in names), bench.latents)
+    values = bench.latents.values
+    for _ in range(steps):
+        read, jac = jacobian(local, values)
+        miss = (wanted - read).detach()
+        most = torch.tensor([bench.deviation(name) for name in names])
+        step = (torch.linalg.pinv(jac.detach()) @ miss.clamp(-most, most)[..., None])[..., 0]
+        values = values + step.view_as(values)
+    return bench.latents.at(values)
 
 
 def curve(bench: Bench, name: str, start: dict[str, Tensor], identity: Tensor) -> tuple[Tensor, Tensor]:
@@ -205,12 +224,12 @@ def matched(
     return torch.where(usable, drift, torch.nan), torch.where(usable, total.sqrt(), torch.nan)
 
 
-def interval(name: str, values: Tensor) -> dict[str, float | None]:
+def interval(name: str, values: Tensor) -> Row:
     """Mean over faces and its 95 % interval."""
     return _summary(name, values[:, None], lambda rows: rows.mean((1, 2)))
 
 
-def ratio(name: str, above: Tensor, below: Tensor) -> dict[str, float | None]:
+def ratio(name: str, above: Tensor, below: Tensor) -> Row:
     """Sum over sum, NaN left out, with the interval over faces."""
     if not bool(above.isfinite().any()):
         return {name: None, f"{name} low": None, f"{name} high": None}
@@ -219,21 +238,21 @@ def ratio(name: str, above: Tensor, below: Tensor) -> dict[str, float | None]:
     )
 
 
-def _summary(name: str, rows: Tensor, statistic) -> dict[str, float | None]:
+def _summary(name: str, rows: Tensor, statistic) -> Row:
     drawn = torch.randint(len(rows), (DRAWS, len(rows)), generator=torch.Generator().manual_seed(0))
     many = statistic(rows[drawn])
     low, high = many[many.isfinite()].quantile(torch.tensor([0.025, 0.975])).tolist()
     return {name: float(statistic(rows[None])[0]), f"{name} low": low, f"{name} high": high}
 
 
-def printed(way: str, names: Sequence[str], row: dict[str, float | None]) -> None:
+def printed(way: str, names: Sequence[str], row: Row) -> None:
     for k, name in enumerate(names):
         texts = [_between(row, f"{what} {name}") for what in ("own", "second")] + [_between(row, "drift") if k == 0 else ""]
         tail = f"{row['reached']:>9.2f}{row['seconds']:>9.1f}" if k == 0 else ""
         print(f"{way if k == 0 else '':12}{name:12}" + "".join(f"{text:>22}" for text in texts) + tail, flush=True)
 
 
-def _between(row: dict[str, float | None], name: str) -> str:
+def _between(row: Row, name: str) -> str:
     value, low, high = (row[key] for key in (name, f"{name} low", f"{name} high"))
     return "-" if value is None else f"{value:.3g} ({low:.3g}–{high:.3g})"
 

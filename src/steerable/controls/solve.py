@@ -221,8 +221,9 @@ def _judges(names: Sequence[str], own: Sequence[Feature], given: Mapping[str, Fe
     for name in given:
         checks.known(name, names, "value that is set")
     for name in names:
-        if name not in known and name in ready.JUDGES and name not in mine:
-            known[name] = asked.named(ready.JUDGES[name], own, device)
+        judge = ready.JUDGES.get(name)
+        if name not in known and judge is not None and (name not in mine or judge in mine):  # of a yaw of one's own nothing is known
+            known[name] = asked.named(judge, own, device)
     return known
 
 
