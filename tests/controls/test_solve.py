@@ -108,6 +108,14 @@ def test_a_wide_feature_is_one_distance(generator):
     assert found.besides()[0][0] == "wide"
 
 
+def test_a_column_and_its_whole_feature_are_measured_side_by_side(generator):
+    """Both have a column of one name; each keeps its own place."""
+    both = feature(lambda images: images[:, 0, 0, :2], name="both", columns=[B.name, "next"], differentiable=True)
+    counted = Solve(generator, set={A.name: 0.1}, hold=[both], features=[A], judges={A.name: B}, population=40).census
+    assert torch.allclose(counted.own(both), both(generator(counted.latents)))
+    assert torch.allclose(counted.own(B), B(generator(counted.latents)))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import torch
 from jaxtyping import Float
@@ -31,6 +32,7 @@ class Census:
     Attributes:
         latents: n of them, in the space that is steered in.
         values: (n, m); ``columns`` and ``units`` name them.
+        starts: of each feature's columns, which stand side by side.
         gradients: of some columns, known already from axes; flattened.
         percentiles: of some columns, known from larger populations.
     """
@@ -39,17 +41,23 @@ class Census:
     values: Float[Tensor, "n m"]
     columns: tuple[str, ...]
     units: tuple[str, ...]
+    starts: Mapping[str, int]
     gradients: Mapping[str, Tensor] = field(default_factory=dict)
     percentiles: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+
+    places: Mapping[str, int] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "places", {name: i for i, name in reversed(list(enumerate(self.columns)))})
 
     def __len__(self) -> int:
         return len(self.values)
 
     def column(self, name: str) -> Float[Tensor, " n"]:
-        return self.values[:, self.columns.index(checks.known(name, self.columns, "column"))]
+        return self.values[:, self.places[name if name in self.places else checks.known(name, self.columns, "column")]]
 
     def unit(self, name: str) -> str:
-        return self.units[self.columns.index(name)]
+        return self.units[self.places[name]]
 
     def deviation(self, name: str) -> float:
         """One population deviation; 1 of a column that never varies."""
@@ -58,9 +66,13 @@ class Census:
 
     def spread(self, feature: Feature) -> float:
         """One deviation of a whole feature: root-mean-square over its columns."""
-        squares = [float(self.column(name).std()) ** 2 for name in feature.columns]
-        spread = (sum(squares) / len(squares)) ** 0.5
+        spread = float(self.own(feature).std(0).square().mean().sqrt())
         return spread if spread > 1e-9 else 1.0
+
+    def own(self, feature: Feature) -> Float[Tensor, "n m"]:
+        """All columns of a feature."""
+        start = self.starts[feature.name]
+        return self.values[:, start : start + len(feature.columns)]
 
     def ranks(self, name: str) -> tuple[tuple[float, float], ...]:
         """``((1, -33.9), (5, ...), ...)`` as a knob carries them."""
@@ -118,7 +130,8 @@ def census(
             parts.append(torch.cat([found[feature.name].to(latents.values) for feature in features], dim=1))
     columns = tuple(name for feature in features for name in feature.columns)
     units = tuple(feature.unit for feature in features for _ in feature.columns)
-    return Census(latents, checks.finite(torch.cat(parts), "this population"), columns, units, known, ranks)
+    starts = dict(zip((one.name for one in features), accumulate((len(one.columns) for one in features), initial=0), strict=False))
+    return Census(latents, checks.finite(torch.cat(parts), "this population"), columns, units, starts, known, ranks)
 
 
 def ridge(x: Float[Tensor, "n d"], y: Float[Tensor, " n"]) -> Float[Tensor, " d"]:

@@ -171,7 +171,7 @@ class Solve:
         for one in self.watched:
             was, now = first[one.name], last[one.name]
             wide = len(one.columns) > WIDE
-            usual = torch.stack([self.census.column(name) for name in one.columns], 1).std(0)  # (m,)
+            usual = self.census.own(one).std(0)  # (m,)
             names += [one.name] if wide else one.columns
             units += [one.unit] * (1 if wide else len(one.columns))
             before.append(torch.zeros_like(was[:, :1]) if wide else was)
