@@ -216,7 +216,7 @@ def matched(
         changes, drifts = curves[name]
         off = (changes - change[:, None]).abs()
         # of all places on the axis with this change the nearest to the start
-        near = torch.where(off <= off.amin(1, keepdim=True) + 0.02 * bench.deviation(name), drifts, torch.inf).amin(1)
+        near = torch.where(off <= off.amin(1, keepdim=True) + 0.002 * bench.deviation(name), drifts, torch.inf).amin(1)
         usable &= off.amin(1) <= 0.1 * bench.deviation(name)
         most = torch.maximum(most, change.abs() / bench.deviation(name))
         total = total + near.square()
