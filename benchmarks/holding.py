@@ -38,6 +38,7 @@ from steerable.controls import growth
 from steerable.controls.sides import Sides
 from steerable.controls.trajectory import Path as Way
 from steerable.controls.trajectory import Trajectory, joined_paths
+from steerable.features.regions import PartPixels
 from steerable.generators.module import ModuleGenerator
 from steerable.protocols import Latents
 from steerable.sampling import latents_of
@@ -115,7 +116,8 @@ def compared(pair: Pair, count: int) -> tuple[dict[str, Reached], Trajectory]:
     move, hold = (named.features([text], shape) for text in (pair.move, pair.hold))
     control = Trajectory(generator, move=move, hold=hold, judge=None)
     amount = control.unit / 2 if pair.amount is None else pair.amount
-    faces = latents_of(generator, range(FIRST, FIRST + count), labels=0 if generator.classes else None)
+    faces = latents_of(generator, range(FIRST, FIRST + 2 * count), labels=0 if generator.classes else None)
+    faces = faces[shown(control, generator, faces).nonzero()[:count, 0]]  # the first that show what is named
     results = {"trajectory": walked(control, faces, amount), "paper": paper(control, faces, amount)}
     shared = shared_directions(generator, control)
     rng = torch.Generator().manual_seed(0)
@@ -137,6 +139,19 @@ def compared(pair: Pair, count: int) -> tuple[dict[str, Reached], Trajectory]:
     for name, found in parts.items():
         results[name] = Reached(*(torch.cat([getattr(one, field) for one in found]) for field in ("there", "moved", "drift")))
     return results, control
+
+
+def shown(control: Trajectory, generator: ModuleGenerator, latents: Latents) -> Tensor:
+    """(n,) which pictures show every part that is moved or held: a bald head has no hair."""
+    there = []
+    for i in range(0, len(latents), 64):
+        with torch.no_grad():
+            images = generator(latents[i : i + 64])
+        rows = torch.ones(len(images), dtype=torch.bool)
+        for feature in (*control.move, *control.hold):
+            rows &= feature.shown(images) if isinstance(feature, PartPixels) else True
+        there.append(rows)
+    return torch.cat(there)
 
 
 def walked(control: Trajectory, faces: Latents, amount: float) -> Reached:
@@ -188,15 +203,18 @@ def shared_directions(generator: ModuleGenerator, control: Trajectory) -> dict[s
     """One direction for all faces of every kind, fitted on 512 latents of seed 7 and chosen on 16 of seed 8."""
     labels = 0 if generator.classes else None
     latents = generator.sample(LOOKED_AT, seed=7, labels=labels)
+    latents = latents[shown(control, generator, latents)]
+    looked_at = len(latents)
     with torch.no_grad():
-        images = torch.cat([generator(latents[i : i + 64]) for i in range(0, LOOKED_AT, 64)])
-        plain = [feature.at(images) if hasattr(feature, "at") else feature for feature in (control.move[0], control.hold[0])]
-        moved, held = (torch.cat([feature_of(one, images, i) for i in range(0, LOOKED_AT, 64)]) for one in plain)
+        images = torch.cat([generator(latents[i : i + 64]) for i in range(0, looked_at, 64)])
+        plain = [feature.at(images) if isinstance(feature, PartPixels) else feature for feature in (control.move[0], control.hold[0])]
+        moved, held = (torch.cat([feature_of(one, images, i) for i in range(0, looked_at, 64)]) for one in plain)
     z = latents.values.flatten(1)
     z = z - z.mean(0)
     axis = regressed(z, scores(moved, 1))[0]
     blocked = torch.linalg.qr(regressed(z, scores(held, HELD_PARTS)).T)[0]
-    chosen = generator.sample(CHOSEN_ON, seed=8, labels=labels)
+    chosen = generator.sample(2 * CHOSEN_ON, seed=8, labels=labels)
+    chosen = chosen[shown(control, generator, chosen).nonzero()[:CHOSEN_ON, 0]]
     grams = []
     for i in range(0, CHOSEN_ON, 8):
         some = chosen[i : i + 8]
@@ -215,7 +233,7 @@ def shared_directions(generator: ModuleGenerator, control: Trajectory) -> dict[s
 def feature_of(feature, images: Tensor, start: int) -> Tensor:  # type: ignore[no-untyped-def]
     """Columns of 64 of the images; anchored features keep each picture's own region."""
     rows = torch.arange(start, min(start + 64, len(images)))
-    return (feature.rows(rows) if hasattr(feature, "rows") else feature)(images[rows])
+    return (feature.rows(rows) if isinstance(feature, PartPixels) else feature)(images[rows])
 
 
 def scores(values: Tensor, count: int) -> Tensor:
@@ -282,7 +300,7 @@ def told(pair: Pair, control: Trajectory, results: Mapping[str, Reached], count:
     scale = control.held_unit**2
     knob, unit = control.knobs[0], control.hold[0].unit
     print(f"\n{pair.name} ({pair.generator}): move {pair.move} by {amount:.3g} {knob.unit}, hold {pair.hold}")
-    print(f"n = {count}, seeds {FIRST}-{FIRST + count - 1}; judge: the features themselves. Squared drift in ({unit or 'its unit'})^2")
+    print(f"n = {count}, seeds {FIRST} on that show both; judge: the features. Squared drift in ({unit or 'its unit'})^2")
     print(f"{'':18}{'reached':>9}{'drift^2':>11}{'95 % band':>22}{'sd^2':>10}{'of moved':>10}{'worst':>10}{'trajectory is':>15}")
     ours = results["trajectory"]
     figures: dict[str, object] = {"amount": amount, "unit": knob.unit, "seconds": seconds}

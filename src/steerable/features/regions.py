@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from steerable.features.face_mesh import MARGIN, SIZE
@@ -32,7 +32,8 @@ RIGHT_EYE = (336, 334, 300, 263, 374, 362)
 NOSE = (168, 193, 129, 98, 2, 327, 358, 417)
 LIPS = (61, 40, 37, 0, 267, 270, 291, 321, 314, 17, 84, 91)
 GROWN = {"eyes": 1.25, "mouth": 1.35, "nose": 1.15, "face": 1.0}  # hulls are enlarged about their middle: lids and lips have an edge
-MIDDLE, CHIN, TOP = 6, 152, 10
+MIDDLE, CHIN = 6, 152
+LEAST = 1e-3  # of the picture: less is no part
 
 
 def inside_polygon(points: Float[Tensor, "n k 2"], height: int, width: int) -> Float[Tensor, "n 1 h w"]:
@@ -95,14 +96,20 @@ class PartPixels:
         Raises:
             ValueError: a picture that does not show the part.
         """
+        masks = self._found(images)
+        missing = (masks.mean((1, 2, 3)) < LEAST).nonzero()[:, 0].tolist()
+        if missing:
+            raise ValueError(f"{len(missing)} of {len(masks)} pictures show no {self.name}: the first is number {missing[0]}.")
+        return replace(self, masks=masks)
+
+    def shown(self, images: Images) -> Bool[Tensor, " n"]:
+        """Which pictures show the part at all."""
+        return self._found(images).mean((1, 2, 3)) >= LEAST
+
+    def _found(self, images: Images) -> Mask:
         with torch.no_grad():
             masks = self.find(images)
-            masks = 1 - masks if self.invert else masks
-        share = masks.mean((1, 2, 3))
-        if bool((share < 1e-3).any()):
-            missing = (share < 1e-3).nonzero()[:, 0].tolist()
-            raise ValueError(f"{len(missing)} of {len(share)} pictures show no {self.name}: the first is number {missing[0]}.")
-        return replace(self, masks=masks)
+            return 1 - masks if self.invert else masks
 
     def rows(self, keep: Tensor) -> PartPixels:
         return self if self.masks is None else replace(self, masks=self.masks[keep])
