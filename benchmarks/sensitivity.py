@@ -212,7 +212,7 @@ def _passes(one: dict[str, float]) -> None:
 def drawn(figures: dict[str, Any]):  # type: ignore[no-untyped-def]
     """Passes and seconds against the width of the latent and the size of the picture."""
     figure = render.new_figure(10, 6.4, "A trajectory's step with the full Jacobian and by products alone")
-    for column, (kind, x_label) in enumerate((("width", "numbers of w (64 px)"), ("size", "side of the picture in pixels (w 128 wide)"))):
+    for column, (kind, x_label) in enumerate((("width", "numbers of w"), ("size", "side of the picture in pixels (w 128 wide)"))):
         x = [int(number) for number in figures[kind]]
         for row, (suffix, y_label) in enumerate((("", "passes through the generator"), ("_s", "seconds"))):
             axes = figure.add_subplot(2, 2, 1 + column + 2 * row)
