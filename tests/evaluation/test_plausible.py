@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from steerable.evaluation.plausible import by_chance, halved, reach, threshold_over
+from steerable.evaluation.plausible import CHANCE, HALF, by_chance, halved, reach, threshold_over
 from steerable.evaluation.quality import kernel_distance
 from steerable.protocols import Knob
 
@@ -18,13 +18,13 @@ def test_two_draws_of_one_distribution_seldom_differ_by_more_than_chance_and_two
     assert all(kernel_distance(normal(i), normal(50 + i, 0.7)) > by_chance(normal(i), normal(50 + i, 0.7), seed=0) for i in range(10))
 
 
-def test_a_threshold_that_chance_reaches_is_refused():
-    assert threshold_over(None, 0.5, 0.2, 64) == 0.5 and threshold_over(0.3, 0.1, 0.2, 64) == 0.3
-    with pytest.raises(
-        ValueError, match=r"of up to 0.2 by chance, so the threshold 0.1 \(of unsteered images reduced to half their size\)"
-    ):
-        threshold_over(None, 0.1, 0.2, 64)
-    with pytest.raises(ValueError, match=r"the threshold 0.2 \(given\) says nothing: give a larger one, or more images"):
+def test_the_threshold_is_that_of_half_the_size_or_of_chance_where_that_is_more():
+    assert threshold_over(None, 0.5, 0.2, 64) == (0.5, HALF) and threshold_over(None, 0.1, 0.2, 64) == (0.2, CHANCE)
+    assert threshold_over(0.3, 0.1, 0.2, 64) == (0.3, "given")
+
+
+def test_a_given_threshold_that_chance_reaches_is_refused():
+    with pytest.raises(ValueError, match=r"of up to 0.2 by chance, so the threshold 0.2 says nothing: give a larger one, or more images"):
         threshold_over(0.2, 9.0, 0.2, 64)
 
 

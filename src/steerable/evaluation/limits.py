@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from steerable import checks, progress
 from steerable.controls.directions import amounts as turned
 from steerable.evaluation.attribute import Attribute, image_means, resolved
-from steerable.evaluation.plausible import BEYOND, HALF, by_chance, halved, knob_of, reach, threshold_over
+from steerable.evaluation.plausible import BEYOND, by_chance, halved, knob_of, reach, threshold_over
 from steerable.evaluation.quality import FULL_RANK, frechet_distance, kernel_distance
 from steerable.evaluation.usable import Usable, range_before, usable_range, with_range
 from steerable.features import backbone
@@ -181,7 +181,8 @@ def limits(
         amounts: in the knob's unit; the neutral one is added. By default nine from twice the lower to twice the upper end of its range.
         knob: which, where the control has several.
         network: judges plausibility and perceptual distance; the shipped backbone by default.
-        threshold: largest kernel distance of a usable amount; by default that of unsteered images reduced to half their size.
+        threshold: largest kernel distance of a usable amount; by default that of unsteered images reduced to half their size, or what
+            chance does where n is so small that this is more.
         fid: also the Fréchet distance: True asks for it, None (the default) takes it where n allows, False leaves it out.
         n, seed: latents that are steered, and as many others that are not; take a seed that nothing was fitted on.
         labels: one class of a class-conditional generator; drawn by default.
@@ -209,7 +210,7 @@ def limits(
     distances = [kernel_distance(reference, one) for one in there.seen[:-1]]
     coarse = kernel_distance(reference, there.seen[-1])
     chance = by_chance(reference, there.seen[asked.index(turning.neutral or 0.0)], seed=seed)
-    limit, frechet = threshold_over(threshold, coarse, chance, n), None
+    (limit, source), frechet = threshold_over(threshold, coarse, chance, n), None
     if fid or (fid is None and n > reference.shape[1]):
         frechet = torch.tensor([frechet_distance(reference, one) for one in progress.track(there.seen[:-1], "Fréchet distances")])
     return Limits(
@@ -224,7 +225,7 @@ def limits(
         frechet=frechet,
         steps=torch.stack(there.steps),
         threshold=limit,
-        threshold_from=HALF if threshold is None else "given",
+        threshold_from=source,
         n=n,
         seed=seed,
     )

@@ -20,6 +20,7 @@ from steerable.protocols import Control, Generator, Images, Knob, Values
 
 HALF = "unsteered images reduced to half their size"
 SHUFFLES = 19
+CHANCE = "two sets of unsteered images, by chance (those reduced to half their size differ less)"
 BEYOND = 2.0  # times the knob's range, as far as default amounts go
 TRIED = (1 / 32, 1 / 16, *(i / 8 for i in range(1, 9)))  # amounts by default, of the furthest
 
@@ -63,20 +64,20 @@ def by_chance(reference: Values, plain: Values, *, seed: int) -> float:
     return max(kernel_distance(*parts) for parts in halvings)
 
 
-def threshold_over(given: float | None, halved: float, chance: float, n: int) -> float:
-    """The threshold given, or that of halved images.
+def threshold_over(given: float | None, halved: float, chance: float, n: int) -> tuple[float, str]:
+    """The threshold given, else that of halved images, or of chance where that is larger; and which it is, in words.
 
     Raises:
-        ValueError: one that two sets of unsteered images exceed by chance.
+        ValueError: one was given that two sets of unsteered images exceed by chance.
     """
-    threshold = halved if given is None else given
-    if not threshold > chance:
-        what = "given" if given is not None else f"of {HALF}"
+    if given is None:
+        return (halved, HALF) if halved > chance else (chance, CHANCE)
+    if not given > chance:
         raise ValueError(
-            f"two sets of {n} unsteered images differ by a kernel distance of up to {chance:.3g} by chance, so the threshold "
-            f"{threshold:.3g} ({what}) says nothing: give a larger one, or more images."
+            f"two sets of {n} unsteered images differ by a kernel distance of up to {chance:.3g} by chance, so the threshold {given:.3g} "
+            "says nothing: give a larger one, or more images."
         )
-    return threshold
+    return given, "given"
 
 
 def largest_amount(
@@ -116,10 +117,10 @@ def largest_amount(
     latents = generator.sample(2 * n, seed=seed, space=control.space.name, psi=psi, labels=labels)
     others, moved = latents[:n], latents[n:]
     reference, plain = (pooled(generator, network, one, batch=batch).cpu() for one in (others, moved))
-    limit = threshold
-    if limit is None:
-        limit = kernel_distance(reference, pooled(generator, lambda images: network(halved(images)), moved, batch=batch).cpu())
-    limit = threshold_over(threshold, limit, by_chance(reference, plain, seed=seed), n)
+    coarse = 0.0
+    if threshold is None:
+        coarse = kernel_distance(reference, pooled(generator, lambda images: network(halved(images)), moved, batch=batch).cpu())
+    limit, _ = threshold_over(threshold, coarse, by_chance(reference, plain, seed=seed), n)
     tried = []
     for amount in progress.track(wanted, f"plausibility of {knob.name}"):
         ends = []
