@@ -66,7 +66,7 @@ def studio(tmp_path_factory) -> Iterator[Served]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     said = tmp_path_factory.mktemp("studio") / "said.txt"
-    start = [sys.executable, "-c", "from steerable.cli import main; main()", "studio", "--port", str(port), "--population", "120"]
+    start = [sys.executable, "-c", "from steerable.cli import main; main()", "studio", "--port", str(port), "--population", "300"]
     with said.open("wb") as out:
         process = subprocess.Popen(start, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"})
     try:

@@ -24,6 +24,7 @@ class Stage:
     def __init__(self, visit: Visit) -> None:
         self.visit = visit
         self.corner: tuple[float, float] | None = None
+        self.troubled = visit.state
         self._extra = visit.latest(patience=MEASUREMENT)
         with ui.element("section").classes("pane column stage").props('aria-label="Picture"'):
             with ui.row().classes("w-full no-wrap items-start gap-2 showing"):
@@ -71,7 +72,7 @@ class Stage:
         frame = self.visit.frame
         assert frame is not None
         live.show(self.image, frame.url)
-        if self.trouble.text:
+        if self.trouble.text and frame.state != self.troubled:
             self.trouble.set_text("")
         if frame.state == self.visit.history.state and self.urls.get(self.visit.history.at) != frame.url:
             self.urls = {place: url for place, url in self.urls.items() if place < self.visit.history.at}
@@ -79,6 +80,7 @@ class Stage:
             self._history()
 
     def _troubled(self, words: str) -> None:
+        self.troubled = self.visit.state  # a later state that is shown takes the words away
         self.trouble.set_text(words)
 
     def _begin(self) -> None:
