@@ -3,7 +3,7 @@
 PYTHON ?= python3
 PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint types format bench fuzz weights clean
+.PHONY: demo test lint types format bench fuzz weights networks control control-plain control-heads control-faces clean
 
 demo: .venv/.ready           ## steer a face generator end to end and write demo/report.html
 	.venv/bin/steer demo --out demo
@@ -43,6 +43,34 @@ digits: .venv/.ready         ## train the digits generators: make digits DATA=FO
 	  $(TRAIN) --way augmented --edit $$edit --out digits/digits32-aug-$$edit; \
 	  $(TRAIN) --way joint --edit $$edit --out digits/digits32-joint-$$edit; done
 	$(TRAIN) --way plain --vary $(VARY) --steps 6000 --out digits/digits32-varied
+
+# Controllable generators, each with its controllers; an interrupted one goes on where it stopped. benchmarks/control_precision.py measures
+# them, tools/ship_control.py puts those of digits and heads into the package. On one core of 2019: 35 minutes, 35, 60 and 40.
+CONTROL = .venv/bin/steer train controllable --seed 0 --out control/$(1)
+FIT = .venv/bin/steer fit controllers --generator control/$(1)/generator.safetensors --out control/$(1)/controllers.safetensors
+networks: .venv/.ready       ## train what controllable trainings measure by: make networks DATA=FOLDER
+	@test -n "$(DATA)" || { echo "name the folder with the idx files: make networks DATA=FOLDER" >&2; exit 2; }
+	.venv/bin/python tools/train_digit_networks.py --data "$(DATA)"
+	.venv/bin/python tools/train_head_networks.py
+	.venv/bin/python tools/write_manifest.py
+
+control: .venv/.ready        ## train digits32-control and fit its controllers: make control DATA=FOLDER
+	@test -n "$(DATA)" || { echo "name the folder with the idx files: make control DATA=FOLDER" >&2; exit 2; }
+	$(call CONTROL,digits32-control) --data "$(DATA)" --domain digits
+	$(call FIT,digits32-control)
+
+control-plain: .venv/.ready  ## the same without the contrastive losses, to compare with: make control-plain DATA=FOLDER
+	@test -n "$(DATA)" || { echo "name the folder with the idx files: make control-plain DATA=FOLDER" >&2; exit 2; }
+	$(call CONTROL,digits32-plain) --data "$(DATA)" --domain digits --contrast 0
+
+control-heads: .venv/.ready  ## train heads32-control on rendered heads and fit its controllers
+	$(call CONTROL,heads32-control) --domain heads --steps 8000
+	$(call FIT,heads32-control)
+
+control-faces: .venv/.ready  ## learn groups in front of faces64, which stays as it is, and fit their controllers
+	$(call CONTROL,faces64-groups) --in-front-of faces64 --groups pose:12,expression:12,skin-brightness:8,identity:32,rest:36 \
+	  --batch 30 --width 16 --steps 600 --warm-up 100 --contrast 1
+	$(call FIT,faces64-groups) --groups pose,expression,skin-brightness --n 2000
 
 clean:                       ## remove what these commands made
 	rm -rf .venv demo fuzz build dist .pytest_cache .ruff_cache .hypothesis

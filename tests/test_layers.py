@@ -18,7 +18,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "steerable"
 
 ROWS = (  # lowest first
     {"protocols", "checks", "progress", "sensitivity", "linear", "differences", "files", "shipped"},
-    {"checkpoints", "generators", "features", "edits", "controls", "data", "sources"},
+    {"checkpoints", "generators", "features", "edits", "controls", "data", "sources", "rendered"},
     {"fitting", "training", "evaluation", "plots", "render", "films", "sampling"},
     {"cards", "doctor", "foreign", "hub", "importing", "named", "provenance", "recipe", "store", "zoo"},
     {"cli", "demo", "walking", "scenes", "report", "studio"},
@@ -36,6 +36,8 @@ SIDEWAYS = {
     ("fitting", "sampling"): "axes are fitted on measured tables",
     ("fitting", "evaluation"): "calibration is a response pass",
     ("sources", "data"): "folders of pictures are read as such",
+    ("rendered", "sources"): "rendered heads are a data set",
+    ("features", "rendered"): "what is read from heads is what they are drawn from",
     ("training", "render"): "sample grids on the way",
     ("evaluation", "training"): "a walk is judged by the error that it was trained on",
     ("evaluation", "sampling"): "a response is sampled like a table",

@@ -155,3 +155,33 @@ def dcgan_file(*, seed: int = 0) -> bytes:
     rng = torch.Generator().manual_seed(seed)
     shapes = {"main.0.weight": (16, 12, 4, 4), "main.2.weight": (12, 8, 4, 4), "main.4.weight": (8, 3, 4, 4)}
     return save({key: 0.2 * torch.randn(shape, generator=rng) for key, shape in shapes.items()})
+
+
+class PartedNetwork(nn.Module):
+    """z on three spheres = w, in parts a, b and c of four numbers, -> a 2 x 2 grey image whose pixels are known by hand.
+
+    Pixel 0 0 is a's first number, 0 1 is b's, 1 0 is .6 a + .8 b, 1 1 is a's second number, each times .3.
+    """
+
+    family, config, classes, image_shape, options = "parted", {}, None, (1, 2, 2), {}
+
+    def __init__(self) -> None:
+        super().__init__()
+        one = torch.eye(12)
+        self.matrix = nn.Parameter(0.3 * torch.stack([one[0], one[4], 0.6 * one[0] + 0.8 * one[4], one[1]]))
+        self.parts = (("a", 0, 4), ("b", 4, 8), ("c", 8, 12))
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return (
+            Stage("z", (12,), lambda z, labels: z, spheres=self.parts, parts=self.parts),
+            Stage("w", (12,), lambda w, labels: (w @ self.matrix.T).view(-1, 1, 2, 2), parts=self.parts),
+        )
+
+    def prepare(self) -> None:
+        pass
+
+
+def parted_generator() -> ModuleGenerator:
+    """A generator whose parts decide pixels in known shares."""
+    return generator_of(PartedNetwork(), name="parted")

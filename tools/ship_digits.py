@@ -46,18 +46,26 @@ def ship(run: Path, name: str, out: Path, source_sha256: str) -> None:
     seconds = json.loads((run / "log.jsonl").read_text().splitlines()[-1])["seconds"]
     labels = CLASSES.get(name, "Labels are the digits, 0 to 9.")
     notes = f"Trained on the 60,000 training pictures at 32 pixels. {labels} logs/{name}.jsonl has the training ({seconds:.0f} s)."
-    _write(run / "generator.safetensors", out / f"{name}.safetensors", {**about, "kind": "generator", "name": name, "notes": notes})
+    shipped_copy(run / "generator.safetensors", out / f"{name}.safetensors", {**about, "kind": "generator", "name": name, "notes": notes})
     if (run / "walk.safetensors").is_file():
         store.load_control(run / "walk.safetensors", generator=generator)
         described = {**about, "kind": "control", "name": f"{name}-walk", "notes": f"The walk that was learned together with {name}."}
-        _write(run / "walk.safetensors", out / f"{name}-walk.safetensors", described)
+        shipped_copy(run / "walk.safetensors", out / f"{name}-walk.safetensors", described)
     (out / "logs").mkdir(exist_ok=True)
     shutil.copyfile(run / "log.jsonl", out / "logs" / f"{name}.jsonl")
 
 
-def _write(source: Path, path: Path, about: dict[str, str]) -> None:
+def shipped_copy(source: Path, path: Path, about: dict[str, str]) -> None:
     with safe_open(source, "np") as file:
         write(path, {name: file.get_tensor(name) for name in file.keys()}, {**file.metadata(), **about})  # noqa: SIM118 - no mapping
+
+
+def source_digest(data: Path) -> str:
+    """SHA-256 of the unpacked idx file of the training pictures."""
+    found = next(path for path in sorted(data.iterdir()) if path.name.startswith(MEMBER))
+    pixels = read_idx(found, dimensions=3)
+    header = bytes([0, 0, 8, 3]) + b"".join(side.to_bytes(4, "big") for side in pixels.shape)
+    return hashlib.sha256(header + pixels.tobytes()).hexdigest()
 
 
 def spreads(data: Path, options: dict) -> dict:
@@ -86,10 +94,7 @@ if __name__ == "__main__":
     parser.add_argument("--only", default=",".join(NAMES), help="names, separated by commas (default all)")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="the folder to write into (default: the package's)")
     given = parser.parse_args()
-    found = next(path for path in sorted(given.data.iterdir()) if path.name.startswith(MEMBER))
-    pixels = read_idx(found, dimensions=3)
-    header = bytes([0, 0, 8, 3]) + b"".join(side.to_bytes(4, "big") for side in pixels.shape)
-    digest = hashlib.sha256(header + pixels.tobytes()).hexdigest()
+    digest = source_digest(given.data)
     for name in given.only.split(","):
         ship(given.runs / name, name, given.out, digest)
         if name == VARIED:

@@ -24,6 +24,7 @@ from torch import Tensor
 from steerable import checks, files, films, named, progress, render, store, zoo
 from steerable.controls.controller import AlongAxis
 from steerable.controls.directions import Directions, amounts
+from steerable.controls.groups import Controllers
 from steerable.controls.solution import Solution
 from steerable.controls.solve import Solve
 from steerable.controls.trajectory import Path as Course
@@ -304,7 +305,9 @@ def _one(
     control, setter, trail, solutions = means
     if recipe.turn is not None and control is not None and recipe.turn.amounts:
         latents = control.steer(latents, amounts(control, latents, recipe.turn.amounts))
-    if setter is not None:
+    if recipe.turn is not None and isinstance(control, Controllers):
+        latents = control.set(latents, recipe.turn.values)
+    elif setter is not None:
         solutions.append(setter.solve(latents))
         latents = solutions[-1].latents
     elif recipe.turn is not None and control is not None:

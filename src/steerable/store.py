@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from steerable.checkpoints import folders
 from steerable.controls.amortised import Controller
 from steerable.controls.chain import Chain
 from steerable.controls.directions import Directions
+from steerable.controls.groups import Controllers, GroupController
 from steerable.controls.walk import Step, Walk
 from steerable.features.network import NetworkFeature
 from steerable.fitting import labels
@@ -33,7 +34,7 @@ from steerable.generators.module import ModuleGenerator
 from steerable.protocols import Control, Generator, Images, Knob, LatentSpace
 
 VERSION = 1
-CONTROLS = ("directions", "walk", "chain", "amortised")
+CONTROLS = ("directions", "walk", "chain", "amortised", "controllers")
 logger = logging.getLogger(__name__)
 
 
@@ -43,7 +44,7 @@ def save_control(control: Control, path: str | os.PathLike[str]) -> Path:
 
 
 def load_control(path: str | os.PathLike[str], *, generator: Generator | None = None) -> Any:
-    """Read a control: ``Directions``, a ``Walk``, a ``Controller`` or a ``Chain``.
+    """Read a control: ``Directions``, a ``Walk``, a ``Controller``, a ``Chain`` or ``Controllers``.
 
     Args:
         path: of a file, an address on the Hub, or the name of a shipped one: "digits32-joint-zoom-walk".
@@ -89,8 +90,15 @@ def _control_parts(control: Control) -> tuple[dict[str, Tensor], dict[str, Any]]
         parts = [_control_parts(part) for part in control.parts]
         tensors = {f"{number}.{name}": tensor for number, (held, _) in enumerate(parts) for name, tensor in held.items()}
         described |= {"kind": "chain", "parts": [description for _, description in parts]}
+    elif isinstance(control, Controllers):
+        tensors = {f"{part.group}.{name}": tensor for part in control.parts for name, tensor in part.tensors.items()}
+        parts = [{name: getattr(part, name) for name in ("group", "classes", "noise", "spherical")} for part in control.parts]
+        numbers = [len(part.knobs) for part in control.parts]
+        described |= {"kind": "controllers", "parts": [{**part, "knobs": count} for part, count in zip(parts, numbers, strict=True)]}
     else:
-        raise TypeError(f"a {type(control).__name__} is not saved: only Directions, Walk, Controller and Chain are all that they need.")
+        raise TypeError(
+            f"a {type(control).__name__} is not saved: only Directions, Walk, Controller, Controllers and Chain are all that they need."
+        )
     return {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}, described
 
 
@@ -130,7 +138,25 @@ def _control(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> A
         layers = _below(tensors, "layers.")
         ordered = tuple(layers[str(i)] for i in range(len(layers)))
         return Controller(knobs, space, tensors["basis"], tensors["straight"], ordered, tensors["centre"], tensors["spread"], fit)
+    if kind == "controllers":
+        return Controllers(tuple(_group_controllers(tensors, description["parts"], knobs)), space, fit)
     raise ValueError(f'a part of kind "{kind}" is no control')
+
+
+def _group_controllers(
+    tensors: Mapping[str, Tensor], parts: Sequence[Mapping[str, Any]], knobs: Sequence[Knob]
+) -> Iterator[GroupController]:
+    start = 0
+    for part in parts:
+        count, held = int(part["knobs"]), _below(tensors, f"{part['group']}.")
+        layers = {
+            what: tuple(held[f"{what}.{i}"] for i in range(sum(key.startswith(f"{what}.") for key in held))) for what in ("point", "drawn")
+        }
+        yield GroupController(
+            str(part["group"]), tuple(knobs[start : start + count]), int(part["classes"]), held["centre"], held["spread"],
+            layers["point"], layers["drawn"], int(part["noise"]), bool(part["spherical"]),
+        )  # fmt: skip
+        start += count
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -258,6 +284,12 @@ def load_generator_file(path: str | os.PathLike[str], *, network: str | None = N
         except OSError as error:
             logger.info("not kept in the cache: %s", error)
     return found.generator
+
+
+def generator_in(content: bytes, *, name: str) -> ModuleGenerator:
+    """The generator in the bytes of a file of ours."""
+    tensors, description = _unpack(content, name)
+    return _own_generator(tensors, description, Path(name), name)
 
 
 def import_generator(

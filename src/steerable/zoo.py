@@ -14,6 +14,7 @@ from steerable import checks, hub, store
 from steerable.features.ready import FEATURES as FEATURES
 from steerable.features.ready import HOLDS as HOLDS
 from steerable.features.ready import NETWORKS as NETWORKS
+from steerable.features.ready import OF_DIGITS as OF_DIGITS
 from steerable.features.ready import feature_names as feature_names
 from steerable.features.ready import load_backbone as load_backbone
 from steerable.features.ready import load_feature as load_feature
@@ -22,7 +23,7 @@ from steerable.features.ready import load_network as load_network
 from steerable.generators import dcgan
 from steerable.generators.module import ModuleGenerator
 from steerable.shipped import WEIGHTS as WEIGHTS
-from steerable.shipped import entries, tensors
+from steerable.shipped import content, entries, tensors
 from steerable.shipped import read as read
 
 
@@ -40,8 +41,18 @@ def load_generator(name: str | os.PathLike[str], *, network: str | None = None, 
     known = [entry.name for entry in entries().values() if entry.kind == "generator"]
     text = os.fspath(name)
     if text in known:
-        return dcgan.from_state_dict(tensors(text), name=text).to(device)
+        return _shipped_generator(text).to(device)
     if Path(text).exists() or Path(text).suffix or os.sep in text:
         return store.load_generator_file(text, network=network).to(device)
     checks.known(text, known, "generator")
     raise AssertionError("checks.known has refused the name")
+
+
+def _shipped_generator(name: str) -> ModuleGenerator:
+    """One of ours, with the controllers that ship beside it, if any: then ``sample(values=...)`` works as it is."""
+    entry = entries()[name]
+    if entry.family == "dcgan":
+        return dcgan.from_state_dict(tensors(name), name=name)
+    made = store.generator_in(content(WEIGHTS / entry.file, entry.sha256), name=name)
+    beside = f"{name}-controllers"
+    return made.controlled(store.load_control(beside, generator=made)) if beside in entries() else made

@@ -1,7 +1,7 @@
 """``steer``: the verbs of the story, in its order. torch is imported when a verb runs, not for ``--help``.
 
-    train steerable · zoo · import · doctor · sample · measure · fit axes | walks | label · import-directions · apply · drive ·
-    evaluate · limits · variability · combine · report walks · studio · demo
+    train steerable | controllable · zoo · import · doctor · sample · measure · fit axes | walks | controllers | label · import-directions ·
+    apply · drive · evaluate · limits · variability · combine · report walks · studio · demo
 
 Each verb parses, calls the library, and shows what came out; nothing is computed here. ``looking`` has the verbs before fitting,
 ``options`` what several verbs share, ``terminal`` how things are read and shown.
@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from steerable.cli import (
+    controllable,
     directions,
     doctor,
     driving,
@@ -61,8 +62,10 @@ STORY = (
     "axes",
     "walks",
     "values",
+    "controllers",
     "label",
     "steerable",
+    "controllable",
 )
 LOOK: dict[str, Any] = {
     "add_completion": False,
@@ -99,8 +102,10 @@ report.command(short_help="How far walks go, and why not further.")(reporting.wa
 fit.command(short_help="An axis for each measured column.")(fitting.axes)
 fit.command(short_help="A walk for each edit, learned without labels.")(fitting.walks)
 fit.command(short_help="A controller that sets values in one pass.")(fitting.values)
+fit.command(short_help="Values by number, for a generator with groups.")(fitting.controllers)
 fit.command(short_help="A feature from your own labels.")(fitting.label)
 train.command(short_help="A class-conditional DCGAN, its walk learned with it.")(training.steerable)
+train.command(short_help="A generator whose latent has groups, each set by one measurement.")(controllable.controllable)
 train.callback()(training.train_help)
 
 

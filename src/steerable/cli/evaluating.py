@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from steerable.cli import options, terminal
+from steerable.cli import controllable as grouped
+from steerable.cli import controlled, options, terminal
 from steerable.cli.terminal import parse_names, say, short
 
 
@@ -19,6 +20,7 @@ def evaluate(
     generator: options.GeneratorName = options.GENERATOR,
     features: options.Features = "all",
     head: options.Heads = None,
+    feature: grouped.Own = None,
     n: Annotated[int, typer.Option(metavar="NUMBER", min=2, help="Latents to steer.")] = 64,
     seed: Annotated[int, typer.Option(metavar="NUMBER", min=0, max=2**32 - 1, help="Their seed; take one that nothing was fitted on.")] = 1,
     quality: Annotated[
@@ -28,11 +30,15 @@ def evaluate(
     with_: options.With = None,
     device: options.Device = "auto",
 ) -> None:
-    """Measure effect, leakage, plausibility and the second judge of every knob."""
+    """Measure effect, leakage, plausibility and the second judge of every knob.
+
+    Of controllers: which group decides which measurement, whether values come out, and a grid with one value a row.
+    """
     resolved = dict(locals())
     import json
 
     from steerable import checks, files, render, sampling, store, zoo
+    from steerable.controls.groups import Controllers
     from steerable.evaluation import summary
     from steerable.evaluation.quality import path_quality
     from steerable.evaluation.response import response
@@ -40,8 +46,12 @@ def evaluate(
     options.folder(out)
     if 0 < quality < 16:
         raise ValueError(f"--quality takes 16 images or more, which is the least that says anything, or 0 to leave it out; got {quality}.")
-    made, measures = options.generator(generator, device, with_), options.features(features, head, device)
+    made = options.generator(generator, device, with_)
     loaded = store.load_control(control, generator=made)
+    if isinstance(loaded, Controllers):
+        controlled.evaluate(made, loaded, generator, out, parse_names(knobs), feature, n=n, seed=seed)
+        return options.write(out / "options.json", "evaluate", resolved)
+    measures = options.features(features, head, device)
     for name in parse_names(knobs):
         checks.known(name, [knob.name for knob in loaded.knobs], "knob")
     if parse_names(knobs):

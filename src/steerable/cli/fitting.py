@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from steerable.cli import controllable as grouped
 from steerable.cli import edits as walked
 from steerable.cli import options, terminal
 from steerable.cli.terminal import parse_names, say, short
@@ -196,6 +197,54 @@ def held_out(control: Any) -> dict[str, float]:
     """Knob -> relative loss on held-out latents, of a walk or of several together."""
     parts = [*control.fit.get("parts", ()), control.fit, *(part.fit for part in getattr(control, "parts", ()))]
     return {name: loss["mean"] for part in parts for name, loss in part.get("held_out", {}).items()}
+
+
+def controllers(
+    generator: Annotated[
+        str, typer.Option("--generator", "-g", metavar="NAME|FILE", help="A generator made by 'steer train controllable'.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Control file to write, .safetensors.")] = Path("controllers.safetensors"),
+    groups: Annotated[
+        str, typer.Option(metavar="NAMES", help="Only these groups, with commas; by default all that measure something.")
+    ] = "",
+    feature: grouped.Own = None,
+    n: Annotated[int, typer.Option(metavar="NUMBER", min=200, help="Samples to fit on.")] = 8192,
+    steps: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="Of the fit to the samples, 256 at a time.")] = 1500,
+    refine: Annotated[
+        int, typer.Option(metavar="NUMBER", min=0, help="Steps after them on pictures, 64 at a time; 0 leaves them out.")
+    ] = 300,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+) -> None:
+    """Fit networks from values to the groups of a controllable generator: then generator.sample(8, seed=0, values={"slant": 20})."""
+    resolved = dict(locals())
+    from dataclasses import replace
+
+    from steerable import checks, store
+    from steerable.fitting.controllers import fit_controllers
+    from steerable.training import domains
+
+    options.file(out, ".safetensors", "a control")
+    made = options.generator(generator, device)
+    known, domain = grouped.groups_of(generator, feature)
+    readings = domains.readings(known)
+    wanted = [checks.known(name, readings, "group that measures something") for name in parse_names(groups)] or list(readings)
+    control = fit_controllers(made, {name: readings[name] for name in wanted}, n=n, steps=steps, refine=refine, seed=seed)
+    control = replace(control, fit={**control.fit, "domain": domain})
+    store.save_control(control, out)
+    options.write(out.with_suffix(".json"), "fit controllers", resolved)
+    rows = []
+    for part in control.parts:
+        for knob in part.knobs:
+            ends = [f"{knob.low:g}", f"{knob.high:g}"] if part.classes else [short(knob.low), short(knob.high)]
+            spread = ["–"] * 3 if part.classes else [short(knob.value_at(p)) for p in (5, 50, 95)]
+            rows.append((part.group, knob.name, "class" if part.classes else knob.unit, *ends, *spread))
+    title = (
+        f"{terminal.plural(len(rows), 'value')} of {made.name}: n {n}, seed {seed}; low and high: the reachable interval, measured by "
+        "what it was fitted with; p5, p50, p95: of unsteered pictures"
+    )
+    terminal.table(title, ("group", "value", "unit", "low", "high", "p5", "p50", "p95"), rows)
+    say(f"written: {out}; judge it with: steer evaluate {out} --generator {generator}")
 
 
 def label(

@@ -262,6 +262,7 @@ def _turn(
     """What is turned and set, and the columns of the strip."""
     from steerable import checks, recipe, store
     from steerable.controls.directions import Directions, amounts
+    from steerable.controls.groups import Controllers
 
     checks.known(by, ("solve", "axis"), "way to set values (--by)")
     moving = [name for name in dict.fromkeys(name for one in moments for name in one) if name != recipe.REST]
@@ -277,6 +278,12 @@ def _turn(
         return (recipe.turn(None, values=values, hold=hold, by="solve", heads=carried) if wanted else None), None
     control = store.load_control(path, generator=made)
     known = [knob.name for knob in control.knobs]
+    if isinstance(control, Controllers):
+        if turn or hold or sweep or moving or layers or not wanted:
+            raise ValueError(f"{path} sets values by number: {', '.join(known)}. Use --set alone, for example --set {known[0]}=p50.")
+        chosen, numbers = control.asked(wanted, 1)
+        values = {knob.name: float(number) for knob, number in zip(chosen.knobs, numbers[0], strict=True)}
+        return recipe.turn(control, values=values), None
     if not (turn or wanted or sweep or moving):
         more = f" and {len(known) - 8} more" if len(known) > 8 else ""
         raise ValueError(f"{path} has the knobs {', '.join(known[:8])}{more}: turn one, for example --turn {known[0]}=1.")

@@ -51,6 +51,12 @@ class GroupController:
     noise: int
     spherical: bool = True
 
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All of them by name, for files."""
+        layers = {f"{what}.{i}": one for what in ("point", "drawn") for i, one in enumerate(getattr(self, what))}
+        return {"centre": self.centre, "spread": self.spread, **layers}
+
     def inputs(self, values: Amounts) -> Float[Tensor, "n i"]:
         """What the networks see: values in population deviations, or one-hot classes."""
         if self.classes:
@@ -147,13 +153,22 @@ class Controllers:
         Raises:
             ValueError: an unknown name, a value of the wrong kind or out of reach, some but not all knobs of a group.
         """
+        chosen, amounts = self.asked(values, len(latents))
+        return chosen.steer(latents, amounts) if seeds is None else chosen.draw(latents, amounts, seeds=seeds)
+
+    def asked(self, values: Mapping[str, Any], n: int) -> tuple[Controllers, Amounts]:
+        """The controllers of the named values, and those values as numbers (n, k).
+
+        Raises:
+            ValueError: as ``set``.
+        """
         chosen = self[list(values)]
         missing = [knob.name for knob in chosen.knobs if knob.name not in values]
         if missing:
             raise ValueError(f"{', '.join(values)} belongs to a group whose values are set together: also give {', '.join(missing)}.")
-        columns = [_asked(values[knob.name], knob, len(latents)) for knob in chosen.knobs]
-        amounts = torch.stack(columns, 1)
-        return chosen.steer(latents, amounts) if seeds is None else chosen.draw(latents, amounts, seeds=seeds)
+        amounts = torch.stack([_asked(values[knob.name], knob, n) for knob in chosen.knobs], 1)
+        chosen._check(amounts)
+        return chosen, amounts
 
     def _columns(self, amounts: Amounts) -> list[tuple[GroupController, Tensor]]:
         widths = [len(part.knobs) for part in self.parts]
@@ -165,8 +180,8 @@ class Controllers:
                 outside = column[(column < knob.low - 1e-6) | (column > knob.high + 1e-6)]
                 if len(outside):
                     raise ValueError(
-                        f"{knob.name} = {float(outside[0]):g} {knob.unit} is out of reach: this generator shows "
-                        f"{knob.low:.4g} to {knob.high:.4g} {knob.unit}."
+                        f"{knob.name} = {float(outside[0]):g}{_of(knob)} is out of reach: this generator shows "
+                        f"{knob.low:.4g} to {knob.high:.4g}."
                     )
                 if part.classes and bool((column != column.round()).any()):
                     raise ValueError(
@@ -191,14 +206,18 @@ def _number(value: Any, knob: Knob) -> float:
         except ValueError as error:
             if "percentiles" in str(error):
                 raise
-            raise ValueError(f'{knob.name} is a number in {knob.unit or "its unit"} or a percentile like "p90"; got "{value}".') from None
+            raise ValueError(f'{knob.name} is a number{_of(knob)} or a percentile like "p90"; got "{value}".') from None
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise ValueError(f'{knob.name} is a number in {knob.unit or "its unit"} or a percentile like "p90"; got {value!r}.') from None
+        raise ValueError(f'{knob.name} is a number{_of(knob)} or a percentile like "p90"; got {value!r}.') from None
     if number != number or abs(number) == float("inf") or isinstance(value, bool):
-        raise ValueError(f"{knob.name} is a number in {knob.unit or 'its unit'}, got {value}.")
+        raise ValueError(f"{knob.name} is a number{_of(knob)}, got {value}.")
     return number
+
+
+def _of(knob: Knob) -> str:
+    return f" ({knob.unit})" if knob.unit else ""
 
 
 def layered(layers: Layers, x: Tensor) -> Tensor:

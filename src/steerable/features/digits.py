@@ -91,7 +91,7 @@ def digit(network: DigitNetwork, name: str = "digit") -> NetworkFeature:
     return NetworkFeature(name, columns, "", "cosine", network, lambda output: output[0])
 
 
-def digit_class(network: DigitNetwork, name: str = "digit-class") -> NetworkFeature:
+def digit_class(network: DigitNetwork, name: str = "digit-class", *, prefix: str = "is") -> NetworkFeature:
     """The probability of each digit; columns ``is-0`` to ``is-9``."""
-    columns = tuple(f"is-{i}" for i in range(len(network.directions)))
+    columns = tuple(f"{prefix}-{i}" for i in range(len(network.directions)))
     return NetworkFeature(name, columns, "probability", "l1", network, lambda output: output[1].softmax(1))

@@ -14,15 +14,16 @@ from typing import Any
 from torch import Tensor, nn
 
 from steerable import checks
-from steerable.features import backbone, faces
+from steerable.features import backbone, digits, faces
 from steerable.features.backbone import EfficientNetLite0
 from steerable.features.face_mesh import FaceMesh
 from steerable.features.face_networks import AgeGender, Expression, Identity, Landmarks68
 from steerable.features.geometry import GEOMETRY
+from steerable.features.heads import HeadNetwork
 from steerable.features.person import PersonMask
 from steerable.features.pixels import PIXELS
 from steerable.protocols import Feature
-from steerable.shipped import WEIGHTS, tensors
+from steerable.shipped import WEIGHTS, entries, tensors
 
 JUDGES: Mapping[str, str] = {  # the second judge of an attribute: a network that no fit has seen
     "yaw": "yaw68",
@@ -32,19 +33,30 @@ JUDGES: Mapping[str, str] = {  # the second judge of an attribute: a network tha
     "mouth-width": "mouth-width68",
     "smile": "mouth-width68",
 }
-NETWORKS: Mapping[str, Callable[[Mapping[str, Tensor]], nn.Module]] = {
+KNOWN: Mapping[str, Callable[[Mapping[str, Tensor]], nn.Module]] = {
     "facemesh": FaceMesh.from_state,
     "expression": Expression.from_state,
     "landmarks68": Landmarks68.from_state,
     "identity": Identity.from_state,
     "age-gender": AgeGender.from_state,
     "person": PersonMask.from_state,
+    "digits-predictor": digits.DigitNetwork.from_state,
+    "digits-judge": digits.DigitNetwork.from_state,
+    "heads-predictor": HeadNetwork.from_state,
+    "heads-judge": HeadNetwork.from_state,
 }
+NETWORKS = {name: maker for name, maker in KNOWN.items() if name in entries()}  # those of them that ship; make networks adds the rest
 
 
 @cache
 def load_network(name: str) -> Any:
-    """A measuring network with its weights, frozen; the same object at every call."""
+    """A measuring network with its weights, frozen; the same object at every call.
+
+    Raises:
+        ValueError: an unknown name, or one that does not ship with this version.
+    """
+    if name in KNOWN and name not in NETWORKS:
+        raise ValueError(f"the network {name} does not ship with this version. Train it once, in a checkout: make networks DATA=FOLDER.")
     return NETWORKS[checks.known(name, NETWORKS, "network")](tensors(name))
 
 
@@ -93,6 +105,13 @@ HOLDS: Mapping[str, Callable[[], Feature]] = {  # wide ones: to hold or to judge
     "identity": lambda: faces.identity(load_network("identity")),
     "landmarks68": lambda: faces.landmarks68(load_network("landmarks68")),
 }
+OF_DIGITS: Mapping[str, Callable[[], Feature]] = {  # of drawn digits, light on black; in no group, because faces have none
+    "slant": lambda: digits.SLANT,
+    "ink": lambda: digits.INK,
+    "digit": lambda: digits.digit(load_network("digits-predictor")),
+    "digit-class": lambda: digits.digit_class(load_network("digits-predictor")),
+    "digit-judge": lambda: digits.digit_class(load_network("digits-judge"), "digit-judge", prefix="judged"),
+}
 
 
 def feature_names() -> Mapping[str, tuple[str, ...]]:
@@ -107,7 +126,7 @@ def load_feature(name: str, *, device: str = "cpu") -> Feature:
     Raises:
         ValueError: an unknown name; the error has the nearest known one.
     """
-    makers = {name: maker for group in FEATURES.values() for name, maker in group.items()} | dict(HOLDS)
+    makers = {name: maker for group in FEATURES.values() for name, maker in group.items()} | dict(HOLDS) | dict(OF_DIGITS)
     feature = makers[checks.known(name, makers, "feature")]()
     network = getattr(feature, "network", None)
     network = network.network if isinstance(network, faces.Beside) else network
@@ -121,5 +140,5 @@ def load_features(*names: str, device: str = "cpu") -> tuple[Feature, ...]:
     groups = feature_names()
     wanted = [one for name in names or ("all",) for one in groups.get(name, (name,))]
     for name in wanted:
-        checks.known(name, {*groups, *groups["all"], *HOLDS}, "feature or group")
+        checks.known(name, {*groups, *groups["all"], *HOLDS, *OF_DIGITS}, "feature or group")
     return tuple(load_feature(name, device=device) for name in dict.fromkeys(wanted))

@@ -19,6 +19,7 @@ from steerable.generators import (
     biggan_layouts,
     dcgan,
     grouped_dcgan,
+    grouped_front,
     progan,
     progan_layouts,
     stylegan1,
@@ -40,6 +41,7 @@ FAMILIES: Mapping[str, Callable[..., Any]] = {
     "stylegan3": stylegan3.StyleGAN3,
     "dcgan": dcgan.DCGAN,
     "dcgan-groups": grouped_dcgan.GroupedDCGAN,
+    "grouped-front": grouped_front.GroupedFront,
 }
 LAYOUTS: tuple[Layout, ...] = (
     *biggan_layouts.LAYOUTS,

@@ -14,14 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from steerable.generators import families
 from steerable.generators.dcgan_discriminator import DCGANDiscriminator, initialised
 from steerable.generators.grouped_dcgan import GroupedDCGAN
+from steerable.generators.grouped_front import GroupedFront
+from steerable.generators.module import ModuleGenerator
 from steerable.generators.stylegan2 import StyleGAN2
 from steerable.generators.stylegan2_discriminator import StyleGAN2Discriminator
-from steerable.protocols import Images
+from steerable.protocols import Images, home
 
 FIRST = 4  # side of the first map and of the discriminator's last
 WIDEST = 512
+MOMENTS = 4096  # samples of a frozen w that its mean and covariance are taken from
 COMPARED = 8  # rows whose deviation the discriminator is shown
 
 
@@ -36,6 +40,7 @@ class Backbone:
         drawn: network, w and a random stream -> pictures, in training; every process draws the whole batch's noise and takes its rows.
         kind: of the plain generator that a training may start from: its family.
         defaults: step size, Adam's betas, weights of R1 and of the path length.
+        strangeness: network and a random stream -> how far its latents are from where it expects them; None where it is trained itself.
     """
 
     generator: Callable[[Sequence[Any], Sequence[int], int], nn.Module]
@@ -44,6 +49,7 @@ class Backbone:
     drawn: Callable[[Any, Tensor, torch.Generator, int, Callable[[Tensor], Tensor]], Images]
     kind: str
     defaults: Mapping[str, Any]
+    strangeness: Callable[[Any, torch.Generator], Tensor] | None = None
 
 
 def channels_at(width: int, size: int) -> list[int]:
@@ -92,3 +98,43 @@ BACKBONES: Mapping[str, Backbone] = {
         {"lr": 2e-3, "betas": (0.0, 0.99), "r1": 1.0, "r1_every": 16, "path_length": 2.0, "path_every": 4, "ema": 0.999},
     ),
 }
+
+
+def in_front_of(frozen: ModuleGenerator) -> Backbone:
+    """Groups in front of a generator that stays as it is: only their networks and a rotation of its latent are trained.
+
+    The latent entered is w where there is one, and z otherwise. The discriminator tells its own pictures from those of the groups.
+
+    Raises:
+        ValueError: a wrapped module, whose network no file could hold, or one with classes.
+    """
+    network: Any = frozen.network
+    if getattr(network, "family", None) not in families.FAMILIES or frozen.classes:
+        what = "has classes" if frozen.classes else "is a module of your own, which no file could hold"
+        raise ValueError(f"{frozen.name} {what}: groups are learned in front of a generator of a known family without classes.")
+    space = home(frozen)
+
+    def made(mapping: Sequence[Any], wide: Sequence[int], channels: int) -> nn.Module:
+        found = GroupedFront(mapping, network.family, network.config, space=space)
+        found.inner.load_state_dict(network.state_dict())
+        found.prepare()
+        if space != "z":
+            w = frozen.sample(MOMENTS, seed=0, space=space).values.detach().float().cpu()
+            values, vectors = torch.linalg.eigh(torch.cov(w.T))
+            found.get_buffer("centre").copy_(w.mean(0))
+            found.get_buffer("scale").copy_(vectors * values.clamp(min=0).sqrt() @ vectors.T)
+        return found
+
+    def start(generator: Any, discriminator: nn.Module, rng: torch.Generator) -> None:
+        generator.initialise(rng)
+        initialised(discriminator, rng)
+
+    return Backbone(
+        made,
+        BACKBONES["dcgan"].discriminator,
+        start,
+        _draw_dcgan,
+        "grouped-front",
+        {**BACKBONES["dcgan"].defaults, "lr": 1e-3, "ema": 0.99},
+        lambda generator, rng: generator.strangeness(rng),
+    )

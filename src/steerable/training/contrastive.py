@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -26,7 +26,7 @@ from torch import Tensor
 from steerable import checks
 from steerable.protocols import Feature, Images, Values
 
-Distances = Float[Tensor, "n m"]
+Distances = Float[Tensor, "n k"]  # of n rows to k rows
 Comparison = Literal["squared-l2", "l1", "cosine"]
 Scaling = Literal["column", "feature"]
 COMPARISONS = ("squared-l2", "l1", "cosine")
@@ -104,7 +104,8 @@ class Watch:
         spread: (m,) standard deviation of every column over real pictures; ones for cosines.
         unit: the mean distance of two real pictures, in spreads.
         near, far: in that unit.
-        histogram: the percentiles 20, 50, 80 of the distances to the nearest other real picture and to all others, in that unit.
+        nearest, others: (n,) and (p,) distances of real pictures in that unit: to the nearest other one, or for a group that measures
+            nothing to the one that measures most alike, and to all others.
     """
 
     contrast: Contrast
@@ -112,13 +113,19 @@ class Watch:
     unit: float
     near: float
     far: float
-    histogram: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
+    nearest: Float[Tensor, " n"]
+    others: Float[Tensor, " p"]
+
+    def ranks(self) -> tuple[list[float], list[float]]:
+        """The percentiles 20, 50 and 80 of both kinds of distances."""
+        nearest, others = ([_percentile(found, p) for p in PERCENTILES] for found in (self.nearest, self.others))
+        return nearest, others
 
     def values(self, images: Images) -> Values:
         """(n, m), the columns in spreads."""
         return self.contrast.read(images) / self.spread.to(images.device)
 
-    def distances(self, values: Values, others: Values | None = None) -> Distances:
+    def distances(self, values: Float[Tensor, "n m"], others: Float[Tensor, "k m"] | None = None) -> Distances:
         """Between all rows of one and all rows of the other, by default of itself."""
         return pairwise(self.contrast.comparison, values, values if others is None else others) / self.unit
 
@@ -127,7 +134,7 @@ class Watch:
         return contrastive_loss(self.distances(values), same, near=self.near, far=self.far)
 
 
-def pairwise(metric: Comparison, a: Values, b: Values) -> Distances:
+def pairwise(metric: Comparison, a: Float[Tensor, "n m"], b: Float[Tensor, "k m"]) -> Distances:
     """All distances of rows at once: a matrix product for squared l2 and cosine; means over the columns."""
     if metric == "cosine":
         return 1 - F.normalize(a, dim=1) @ F.normalize(b, dim=1).T
@@ -137,7 +144,7 @@ def pairwise(metric: Comparison, a: Values, b: Values) -> Distances:
     return squares.clamp(min=0) / a.shape[1]
 
 
-def contrastive_loss(distances: Distances, same: Bool[Tensor, "n n"], *, near: float, far: float) -> Float[Tensor, ""]:
+def contrastive_loss(distances: Float[Tensor, "n n"], same: Bool[Tensor, "n n"], *, near: float, far: float) -> Float[Tensor, ""]:
     """The two means of a batch, each over its own pairs; a row is no pair with itself.
 
     Args:
@@ -147,7 +154,7 @@ def contrastive_loss(distances: Distances, same: Bool[Tensor, "n n"], *, near: f
     return _mean((distances - near).relu(), same & pairs) + _mean((far - distances).relu(), ~same & pairs)
 
 
-def variety_loss(distances: Distances, pairs: Bool[Tensor, "n n"], *, far: float) -> Float[Tensor, ""]:
+def variety_loss(distances: Float[Tensor, "n n"], pairs: Bool[Tensor, "n n"], *, far: float) -> Float[Tensor, ""]:
     """How much pairs that share all that is measured fall short of the difference of real ones, mean over them."""
     return _mean((far - distances).relu(), pairs)
 
@@ -195,11 +202,10 @@ def calibrated(
     unit = float(distances[others].mean())
     nearest = distances.masked_fill(~others, torch.inf).amin(1) / unit
     everything = distances[others] / unit
-    ranks = [[_percentile(found, p) for p in PERCENTILES] for found in (nearest, everything)]
     near = _percentile(nearest, near_percentile) if contrast.near is None else contrast.near
     far = _percentile(everything, far_percentile) if contrast.far is None else contrast.far
     check_thresholds(name, near, far)
-    return Watch(contrast, spread, unit, near, far, (tuple(ranks[0]), tuple(ranks[1])))
+    return Watch(contrast, spread, unit, near, far, nearest, everything)
 
 
 @torch.no_grad()
@@ -216,8 +222,7 @@ def calibrated_variety(contrast: Contrast, watches: Sequence[Watch], images: Ima
     rows = torch.arange(len(values), device=values.device)
     alike = watch.distances(values)[rows, partner]
     far = _percentile(alike, percentile) if contrast.far is None else contrast.far
-    histogram = (tuple(_percentile(alike, p) for p in PERCENTILES), watch.histogram[1])
-    return Watch(contrast, watch.spread, watch.unit, 0.0, far, histogram)
+    return replace(watch, near=0.0, far=far, nearest=alike)
 
 
 def _percentile(values: Tensor, percentile: float) -> float:

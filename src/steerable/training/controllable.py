@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,19 +26,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steerable import checks
+from steerable import checks, progress
 from steerable.features.pixels import thumbnail
 from steerable.generators import families, processor
 from steerable.generators.module import ModuleGenerator, row_seed
-from steerable.protocols import Images
+from steerable.protocols import Images, Latents, home
 from steerable.sources import ImageSource, read_source, rows_at
-from steerable.training.backbones import BACKBONES, FIRST, channels_at
+from steerable.training.backbones import BACKBONES, FIRST, Backbone, channels_at, in_front_of
 from steerable.training.contrastive import CALIBRATED_ON, Contrast, Watch, calibrated, calibrated_variety, variety_loss
-from steerable.training.groups import Groups
+from steerable.training.groups import Groups, check_total
 from steerable.training.loop import LOG, Losses, Run
 from steerable.training.losses import called_generated, called_real, gradient_penalty
 from steerable.training.processes import Share
-from steerable.training.steerable import _adam as adam
+from steerable.training.steerable import adam
 
 WEIGHTS, SAMPLES, CALIBRATION, STEPS = 0, 1, 2, 3  # rows of the training's seed: what is drawn for each, and for step i in row STEPS + i
 COLUMNS = 10  # of the sample grid
@@ -115,6 +115,8 @@ def train_controllable(
     ema: float | None = None,
     precision: str = "float32",
     start: ModuleGenerator | None = None,
+    frozen: ModuleGenerator | None = None,
+    moments: float = 1.0,
     seed: int = 0,
     device: str = "cpu",
     name: str | None = None,
@@ -140,6 +142,9 @@ def train_controllable(
         lr, r1, path_length, ema: step size, weights of the penalty and of the path length, decay of the average; by default the backbone's.
         precision: "float32", "bfloat16" for convolutions, or "auto": bfloat16 where the processor has instructions for it.
         start: a plain generator of the backbone's kind or an earlier controllable one: its tensors are taken where they fit.
+        frozen: learn only the groups, in front of this generator, which stays as it is; then ``source`` is its own pictures
+            (``pictures_of``), ``backbone`` has no say, and the widths add up to its latent.
+        moments: with it, weight of the term that keeps the mapped latents where it expects them.
 
     Raises:
         ValueError: before anything is trained: numbers out of range, an unknown backbone, a batch that is too small, measurements that are
@@ -148,15 +153,27 @@ def train_controllable(
     """
     from accelerate import PartialState
 
-    kind = BACKBONES[checks.known(backbone, BACKBONES, "backbone")]
+    kind = BACKBONES[checks.known(backbone, BACKBONES, "backbone")] if frozen is None else in_front_of(frozen)
+    if frozen is not None and start is not None:
+        raise ValueError("a frozen generator is not trained, so there is nothing to start from: leave one of the two out.")
     given = {"lr": lr, "r1": r1, "path_length": path_length, "ema": ema}
     settings = {**kind.defaults, **{key: value for key, value in given.items() if value is not None}}
     _check(steps=steps, batch=batch, width=width, hidden=hidden, lr=settings["lr"])
-    _check_more(contrast=contrast, variety=variety, warm_up=warm_up, r1=settings["r1"], path_length=settings["path_length"], seed=seed)
+    _check_more(
+        contrast=contrast,
+        variety=variety,
+        warm_up=warm_up,
+        moments=moments,
+        r1=settings["r1"],
+        path_length=settings["path_length"],
+        seed=seed,
+    )
     if not 0 <= settings["ema"] < 1:
         raise ValueError(f"ema is the decay of an average, 0 to below 1; got {settings['ema']}.")
     checks.known(precision, ("auto", "float32", "bfloat16"), "precision")
     groups.rows(batch)
+    if frozen is not None:
+        check_total(groups, frozen.spaces[home(frozen)].shape[0])
     if size < 2 * FIRST or size & (size - 1):
         raise ValueError(f"the backbones make pictures of 8, 16, 32, 64, ... pixels, got size {size}.")
     state = PartialState(cpu=device == "cpu")
@@ -174,6 +191,7 @@ def train_controllable(
         "size": size, "channels": pictures.images.shape[1], "batch": batch, "width": width, "hidden": hidden, "contrast": contrast,
         "variety": variety, "warm_up": warm_up, **{key: settings[key] for key in given}, "seed": seed,
         "precision": processor.chosen(precision, on.type), "start": start and start.fingerprint,
+        "frozen": frozen and frozen.fingerprint, "moments": moments,
         "processes": state.num_processes, "data": pictures.digest(),
     }  # fmt: skip
     training = Training(
@@ -183,6 +201,7 @@ def train_controllable(
         options,
         device=on,
         share=Share(state.process_index, state.num_processes),
+        kind=kind,
     )
     taken = 0 if start is None else training.start_from(start)
     record = {"torch": torch.__version__, "device": str(state.device), "threads": torch.get_num_threads(), "taken": taken}
@@ -216,10 +235,11 @@ class Training:
         *,
         device: torch.device | None = None,
         share: Share | None = None,
+        kind: Backbone | None = None,
     ) -> None:
         self.source, self.groups, self.watches, self.options = source, groups, watches, options
         self.device, self.share = device or torch.device("cpu"), share or Share()
-        self.kind = BACKBONES[options["backbone"]]
+        self.kind = kind or BACKBONES[options["backbone"]]
         self.settings = {**self.kind.defaults, **{key: options[key] for key in ("lr", "r1", "path_length", "ema")}}
         rng = torch.Generator().manual_seed(row_seed(options["seed"], WEIGHTS))
         mapping, wide = groups.mapping(options["hidden"]), channels_at(options["width"], options["size"])
@@ -232,7 +252,7 @@ class Training:
         for network in (self.maker, self.judge):
             network.train().to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.share.normed(self.maker)
-        self.makers = adam(list(self.maker.parameters()), self.settings["lr"])
+        self.makers = adam([one for one in self.maker.parameters() if one.requires_grad], self.settings["lr"])
         self.judges = adam(list(self.judge.parameters()), self.settings["lr"])
         for optimiser in (self.makers, self.judges):
             optimiser.param_groups[0]["betas"] = self.settings["betas"]
@@ -311,6 +331,9 @@ class Training:
         if self.settings["path_length"] > 0 and number % self.settings["path_every"] == 0:
             losses["path"] = self._path(z, drawn)
             total = total + self.settings["path_length"] * self.settings["path_every"] * losses["path"]
+        if self.kind.strangeness is not None and self.options["moments"] > 0:
+            losses["moments"] = self.kind.strangeness(self.maker, drawn)
+            total = total + self.options["moments"] * losses["moments"]
         self._descend(total, self.makers)
         self.judge.requires_grad_(True)
         self._average(number)
@@ -380,17 +403,14 @@ class Training:
                 z = torch.randn(1, self.groups.width, generator=rng).repeat(COLUMNS, 1)
                 z[:, start:end] = torch.randn(COLUMNS, end - start, generator=rng)
                 rows.append(z)
-        stage = generator.stages["z"]
-        values, last = torch.cat(rows), list(generator.stages)[-1]
-        del stage
-        from steerable.protocols import Latents
-
-        return generator(generator.to_space(Latents(values, generator.spaces["z"]), last))
+        return generator(Latents(torch.cat(rows), generator.spaces["z"]))
 
     def generator(self, name: str) -> tuple[ModuleGenerator, bool]:
         """The averaged generator, rounded to half precision if that shows in no picture by more than one of 256 levels; whether it was."""
         state = self.average.state_dict()
         exact = self._generator(state, name)
+        if self.kind.strangeness is not None:
+            return exact, False  # a frozen generator's weights stay what they are
         rounded = {key: value.half().float() if value.is_floating_point() else value for key, value in state.items()}
         if not all(torch.isfinite(value).all() for value in rounded.values()):
             return exact, False
@@ -402,6 +422,15 @@ class Training:
         tensors = {key: value.detach().cpu().clone() for key, value in state.items()}
         with torch.random.fork_rng(devices=[]):
             return families.build(self.maker.family, self.maker.config, tensors, name=name)  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def pictures_of(generator: ModuleGenerator, *, n: int = 4000, seed: int = 0) -> ImageSource:
+    """The pictures of n latents as a data set: what a frozen generator's groups are calibrated on and judged against."""
+    latents, found = generator.sample(n, seed=row_seed(seed, CALIBRATION)), []
+    for start in progress.track(range(0, n, 50), f"pictures of {generator.name}"):
+        found.append(((generator(latents[start : start + 50]).cpu().clamp(-1, 1) + 1) * 127.5).round().byte())
+    return ImageSource(torch.cat(found), torch.zeros(n, dtype=torch.long), (), f"{generator.name}'s own, seed {seed}")
 
 
 def _check_gradients(contrast: Contrast, images: Images) -> None:
@@ -426,8 +455,3 @@ def _check_more(**numbers: float) -> None:
     for name, number in numbers.items():
         if not number >= 0 or not math.isfinite(number):
             raise ValueError(f"{name} has to be a number of 0 or above, got {number}.")
-
-
-def thresholds(watches: Mapping[str, Watch]) -> Sequence[tuple[str, Watch]]:
-    """The calibrated groups in order, for tables."""
-    return list(watches.items())

@@ -12,7 +12,7 @@ Source: Shoshan et al., "GAN-Control: explicitly controllable GANs", ICCV 2021, 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from steerable.protocols import Feature, Span
 from steerable.training.contrastive import Contrast
 
 DEPTH = 3  # layers of a mapping network
+REST = "rest"  # the group that measures nothing, where a text names it
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,31 +136,36 @@ class Groups:
         """z (batch, width) with every group taken from its owner's row."""
         return torch.cat([z[owners[name], start:end] for name, start, end in self.spans], 1)
 
-    def resized(self, widths: Mapping[str, int]) -> Groups:
-        """The same groups with other widths."""
-        for name in widths:
-            checks.known(name, self.names, "group")
-        return Groups(tuple(replace(group, width=widths.get(group.name, group.width)) for group in self.all))
 
-
-def parse_widths(text: str, groups: Groups, *, total: int | None = None) -> Groups:
-    """``"digit:24,slant:8,rest:32"`` as a choice, and the widths, among the groups of a domain; in the order of the text.
+def parse_groups(text: str, known: Mapping[str, Group], *, find: Callable[[str], Feature] | None = None) -> Groups:
+    """``"digit:24,slant:8,rest:32"`` as groups, in the order of the text.
 
     Args:
-        total: of the latent, where it was asked for; the widths have to add up to it.
+        known: those of a domain, by name; the text chooses among them and sets their widths.
+        find: gives the feature of a name that is no group of the domain, and raises where there is none. The name "rest" measures nothing.
 
     Raises:
-        ValueError: not NAME:WIDTH with commas, an unknown group, or widths that do not add up.
+        ValueError: not NAME:WIDTH with commas, or a name that is neither a group nor a feature.
     """
     chosen = []
-    known = {group.name: group for group in groups}
-    for part in (part.strip() for part in text.split(",") if part.strip()) if text else ():
-        name, colon, width = part.partition(":")
-        if not colon or not width.strip().isdigit():
+    for part in (part.strip() for part in text.split(",") if part.strip()):
+        name, colon, width = part.rpartition(":")
+        name = name.strip()
+        if not colon or not name or not width.strip().isdecimal():
             raise ValueError(f'--groups takes NAME:WIDTH with commas, "digit:24,slant:8,rest:32" for example; got "{part}".')
-        chosen.append(replace(known[checks.known(name.strip(), known, "group")], width=int(width)))
-    found = Groups(tuple(chosen)) if chosen else groups
-    if total is not None and found.width != total:
-        sizes = " + ".join(f"{group.name} {group.width}" for group in found)
-        raise ValueError(f"the groups take {sizes} = {found.width} numbers, the latent has {total}: make the widths add up to it.")
-    return found
+        if name in known:
+            chosen.append(replace(known[name], width=int(width)))
+        elif name == REST:
+            chosen.append(Group(REST, int(width)))
+        elif find is not None:
+            chosen.append(Group(name, int(width), Contrast(find(name))))
+        else:
+            checks.known(name, {*known, REST}, "group")
+    return Groups(tuple(chosen))
+
+
+def check_total(groups: Groups, total: int | None) -> None:
+    """Refuse widths that do not add up to the latent that was asked for; None asks for none."""
+    if total is not None and groups.width != total:
+        sizes = " + ".join(f"{group.name} {group.width}" for group in groups)
+        raise ValueError(f"the groups take {sizes} = {groups.width} numbers, the latent has {total}: make the widths add up to it.")

@@ -205,9 +205,9 @@ class _Training:
         self.maker.train().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.judge.train().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.direction = nn.Parameter((torch.rand(options["latent"], generator=rng) * 2 - 1).to(device))  # U(-1, 1)
-        self.makers = _adam(list(self.maker.parameters()), options["lr"])
-        self.judges = _adam(list(self.judge.parameters()), options["lr"])
-        self.walkers = _adam([self.direction], options["walk_lr"])
+        self.makers = adam(list(self.maker.parameters()), options["lr"])
+        self.judges = adam(list(self.judge.parameters()), options["lr"])
+        self.walkers = adam([self.direction], options["walk_lr"])
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a step changes."""
@@ -368,7 +368,7 @@ def _generator(config: Mapping[str, Any], state: Mapping[str, Tensor], name: str
     return generator_of(network, name=name)
 
 
-def _adam(parameters: list[Tensor], lr: float) -> torch.optim.Adam:
+def adam(parameters: list[Tensor], lr: float) -> torch.optim.Adam:
     """Adam with its moments in place from the beginning, so that a checkpoint can be read into them."""
     optimiser = torch.optim.Adam(parameters, lr=lr, betas=BETAS, fused=True)
     for parameter in parameters:

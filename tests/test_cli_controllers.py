@@ -1,0 +1,112 @@
+"""steer fit controllers, evaluate and apply on a small generator with groups: from a file to pictures of asked values."""
+
+import json
+
+import pytest
+import torch
+
+from steerable import store
+from steerable.cli import execute
+from steerable.generators.dcgan_discriminator import initialised
+from steerable.generators.grouped_dcgan import GroupedDCGAN
+from steerable.generators.module import generator_of
+
+FIT = ["--n=300", "--steps=150", "--refine=80", "--device=cpu"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A generator of random weights whose group "brightness" moves the brightness some, and its controllers."""
+    folder = tmp_path_factory.mktemp("grouped")
+    rng = torch.Generator().manual_seed(0)
+    network = GroupedDCGAN([["brightness", [8, 8, 8]], ["rest", [4, 8, 4]]], [8, 4, 1])
+    initialised(network.synthesis, rng)
+    network.initialise(rng)
+    with torch.no_grad():
+        for parameter in network.synthesis.parameters():
+            parameter.mul_(6)
+    path = store.save_generator(
+        generator_of(network, name="grouped"), folder / "generator.safetensors", origin={"groups": [["brightness", 8], ["rest", 4]]}
+    )
+    assert execute(["fit", "controllers", f"--generator={path}", f"--out={folder / 'controllers.safetensors'}", *FIT]) == 0
+    return folder
+
+
+def knob_of(made):
+    return store.load_control(made / "controllers.safetensors").knobs[0]
+
+
+def test_what_was_fitted_is_told_and_can_be_sampled(made, capsys):
+    generator = store.load_generator_file(made / "generator.safetensors")
+    control = store.load_control(made / "controllers.safetensors", generator=generator)
+    knob = control.knobs[0]
+    assert (knob.name, knob.unit) == ("brightness", "of full scale") and knob.low < knob.high
+    latents = generator.controlled(control).sample(4, seed=0, values={"brightness": (knob.low + knob.high) / 2})
+    assert torch.equal(latents.part("rest"), generator.sample(4, seed=0).part("rest"))
+    assert json.loads((made / "controllers.json").read_text())["command"] == "fit controllers"
+
+
+def test_evaluate_prints_shares_precision_and_writes_a_grid(made, tmp_path, capsys):
+    line = [
+        "evaluate",
+        str(made / "controllers.safetensors"),
+        f"--generator={made / 'generator.safetensors'}",
+        f"--out={tmp_path / 'e'}",
+        "--n=32",
+    ]
+    assert execute([*line, "--device=cpu"]) == 0
+    said = capsys.readouterr().out
+    assert "share of each measurement's spread" in said and "by brightness" in said and "by rest" in said
+    assert "requested against measured" in said and "the features that it was trained with" in said
+    names = {path.name for path in (tmp_path / "e").iterdir()}
+    assert names == {"evaluation.json", "grid.png", "precision-brightness.png", "options.json"}
+    report = json.loads((tmp_path / "e" / "evaluation.json").read_text())
+    assert set(report["shares"]["brightness"]) == {"brightness", "rest"} and -1 <= report["precision"]["brightness"]["value"] <= 1
+
+
+def test_apply_sets_the_value_and_its_picture_is_made_again(made, tmp_path, capsys):
+    knob = knob_of(made)
+    value = f"{(knob.low + knob.high) / 2:.6f}"
+    line = [f"--generator={made / 'generator.safetensors'}", "--seeds=0-1", "--device=cpu"]
+    asked = [
+        "apply",
+        str(made / "controllers.safetensors"),
+        f"--set=brightness={value}",
+        "--features=brightness",
+        f"--out={tmp_path / 'a'}",
+    ]
+    assert execute([*asked, *line]) == 0
+    assert f"brightness set to {float(value):.3g}" in capsys.readouterr().out
+    again = ["apply", f"--recipe={tmp_path / 'a' / 'seed-000001.png'}", f"--out={tmp_path / 'b'}", line[0], "--device=cpu"]
+    assert execute(again) == 0
+    assert (tmp_path / "b" / "seed-000001.png").read_bytes() == (tmp_path / "a" / "seed-000001.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "apply {control} --generator {generator} --set brightness=9",
+            "brightness = 9 (of full scale) is out of reach: this generator shows",
+        ),
+        (
+            "apply {control} --generator {generator} --set brightness=dark",
+            'brightness is a number (of full scale) or a percentile like "p90"',
+        ),
+        ("apply {control} --generator {generator} --turn brightness=1", "sets values by number: brightness. Use --set alone"),
+        ("apply {control} --generator {generator}", "sets values by number: brightness. Use --set alone"),
+        ("apply {control} --generator {generator} --set birghtness=0.5", 'unknown value "birghtness": did you mean "brightness"'),
+        ("evaluate {control} --generator {generator} --knobs smile", 'unknown value "smile"'),
+        ("evaluate {control} --generator digits32", "was fitted on grouped"),
+        ("fit controllers --generator digits32", "digits32 was not trained with groups"),
+        ("fit controllers --generator {generator} --groups rest", 'unknown group that measures something "rest"'),
+        ("fit controllers --generator gone.safetensors", "gone.safetensors does not exist"),
+    ],
+)
+def test_bad_input_is_one_line(made, tmp_path, capsys, line, message):
+    words = line.format(control=made / "controllers.safetensors", generator=made / "generator.safetensors").split()
+    out = [] if words[0] == "fit" else ["--out", str(tmp_path / "x")]
+    assert execute([*words, *out, "--device", "cpu"]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not (tmp_path / "x").exists()
