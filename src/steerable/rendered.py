@@ -116,9 +116,9 @@ def _joined(a: Tensor, b: Tensor, soft: float) -> Tensor:
 
 
 def _slope(p: Float[Tensor, "n p 3"]) -> Float[Tensor, "n p 3"]:
-    """Of the distance, from four points around."""
-    corners = p.new_tensor([[1, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]])
-    return sum((corner * _distance(p + 0.02 * corner)[..., None] for corner in corners), torch.zeros_like(p))
+    """Of the distance, by central differences, which are as symmetric as the head is."""
+    ahead = torch.eye(3, device=p.device, dtype=p.dtype) * 0.02
+    return torch.stack([_distance(p + step) - _distance(p - step) for step in ahead], 2)
 
 
 def _colour(p: Tensor, hue: Tensor, hair: Tensor, mouth: Tensor) -> Float[Tensor, "n p 3"]:

@@ -12,7 +12,7 @@ from steerable.fitting.controllers import fit_controllers
 
 MADE = parted_generator()
 A, B, MIX = OnePixel(0, 0), OnePixel(0, 1), OnePixel(1, 0)
-SMALL = {"n": 512, "steps": 300, "refine": 200, "batch": 64, "pictures": 48, "hidden": 32, "noise": 4}
+SMALL = {"n": 2048, "steps": 600, "refine": 800, "batch": 64, "pictures": 64, "hidden": 48, "noise": 4, "lr": 4e-3}
 
 
 def sides(images):
