@@ -45,7 +45,7 @@ digits: .venv/.ready         ## train the digits generators: make digits DATA=FO
 	$(TRAIN) --way plain --vary $(VARY) --steps 6000 --out digits/digits32-varied
 
 # Controllable generators, each with its controllers; an interrupted one goes on where it stopped. benchmarks/control_precision.py measures
-# them, tools/ship_control.py puts those of digits and heads into the package. On one core of 2019: 35 minutes, 35, 60 and 40.
+# them, tools/ship_control.py puts those of digits and heads into the package. How long they take has not been measured.
 CONTROL = .venv/bin/steer train controllable --seed 0 --out control/$(1)
 FIT = .venv/bin/steer fit controllers --generator control/$(1)/generator.safetensors --out control/$(1)/controllers.safetensors
 networks: .venv/.ready       ## train what controllable trainings measure by: make networks DATA=FOLDER
