@@ -75,7 +75,7 @@ def test_two_crossing_quotients_do_not_turn_a_path_round():
         ({"solver": "hard", "explained": 0.0}, "explained is a share above 0 up to 1"),
     ],
 )
-def test_what_cannot_be_is_refused(asked, words):
+def test_what_cannot_be_is_refused(no_annotation_checks, asked, words):
     with pytest.raises(ValueError, match=words):
         ranked(MOVE, HOLD, **asked)
 
@@ -87,6 +87,6 @@ def test_numbers_that_are_not_finite_are_counted():
         ranked(broken, HOLD)
 
 
-def test_gram_matrices_of_other_shapes_are_refused():
+def test_gram_matrices_of_other_shapes_are_refused(no_annotation_checks):
     with pytest.raises(ValueError, match=r"all \(n, d, d\) of the same latents"):
         ranked(MOVE, torch.eye(5, dtype=torch.float64)[None])

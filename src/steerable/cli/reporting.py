@@ -24,7 +24,7 @@ def walks(
     parts: Annotated[
         str, typer.Option(metavar="NAMES", help="Parts of the report, with commas: walks, limits, variability, combined, trained.")
     ] = "walks,limits,variability,combined,trained",
-    quick: Annotated[bool, typer.Option("--quick", help="A first look with a tenth of the latents; numbers are rough.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A rough first look with a tenth of the latents; all of them by default.")] = False,
     seed: options.Seed = 0,
     with_: options.With = None,
     device: options.Device = "auto",

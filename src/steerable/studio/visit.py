@@ -24,7 +24,7 @@ from steerable.studio.workshop import Workshop
 
 STRIP = 12  # way-points of the filmstrip
 PUSHES = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, 1.0), "down": (0.0, -1.0)}
-MEASURE_EVERY = 0.2  # seconds between two measurements while a hand moves
+MEASURE_EVERY = 0.5  # seconds between two measurements while a hand moves
 
 
 @dataclass(frozen=True)
