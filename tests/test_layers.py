@@ -70,7 +70,7 @@ SIDEWAYS = {
 }
 BOTTOM = {"torch", "numpy", "jaxtyping", "safetensors", "steerable"}  # what the lowest row may import at all; rich only inside functions
 SLOW = {"kornia", "sklearn", "scipy", "matplotlib", "pyarrow", "pandas", "PIL", "torchmetrics", "typer", "rich", "jinja2", "pydantic"}
-SLOW |= {"av", "imageio", "huggingface_hub", "filelock", "accelerate", "tensorboard", "datasets"}
+SLOW |= {"av", "huggingface_hub", "filelock", "accelerate", "tensorboard", "datasets"}
 EARLY = {"recipe.py": {"pydantic"}}  # recipes are pydantic's models; the package imports them when one is read or written
 NAMELESS = {"util", "utils", "common", "helper", "helpers", "base", "config", "core", "misc"}
 DRAWS = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial"}
