@@ -74,7 +74,7 @@ def test_controls_that_need_their_generator_are_not_saved(tmp_path):
         def steer(self, latents, amounts):
             return latents
 
-    with pytest.raises(TypeError, match="a Own is not saved: only Directions, Walk, Controller and Chain"):
+    with pytest.raises(TypeError, match="a Own is not saved: only Directions, Walk, Controller, Controllers and Chain"):
         store.save_control(Chain((Own(),)), tmp_path / "own.safetensors")
 
 

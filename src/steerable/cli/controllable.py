@@ -42,8 +42,8 @@ def controllable(
         str,
         typer.Option(
             metavar="SOURCE",
-            help="A folder with idx files, with pictures or with a Hugging Face data set; an idx, .npz or .npy file; or hf:OWNER/NAME. The "
-            "domain heads needs none: its pictures are rendered.",
+            help="A folder with idx files, with pictures or with a Hugging Face data set; an idx, .npz or .npy file; or hf:OWNER/NAME. "
+            "None by default: the domain heads renders its own.",
         ),
     ] = "",
     domain: Domain = "",
