@@ -33,7 +33,11 @@ GroupList = Annotated[
 ]
 Own = Annotated[
     list[str] | None,
-    typer.Option("--feature", metavar="FILE.py:NAME", help="A differentiable feature of your own, for --groups to name; may be repeated."),
+    typer.Option(
+        "--feature",
+        metavar="FILE.py:NAME",
+        help="A differentiable feature of your own, for --groups to name; may be repeated, none by default.",
+    ),
 ]
 
 
@@ -50,7 +54,10 @@ def controllable(
     groups: GroupList = "",
     feature: Own = None,
     calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Only measure 1,000 real pictures: the histograms of distances, and thresholds from them.")
+        bool,
+        typer.Option(
+            "--calibrate", help="Only measure 1,000 real pictures: histograms of distances, thresholds from them. By default it trains."
+        ),
     ] = False,
     out: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Folder for the results; with a checkpoint in it the training goes on from there.")
@@ -98,14 +105,18 @@ def controllable(
     far: Annotated[float, typer.Option(metavar="PERCENT", help="Percentile of the distances to all pictures, for tau-.")] = 20.0,
     threshold: Annotated[
         list[str] | None,
-        typer.Option(metavar="GROUP=NEAR:FAR", help="tau+ and tau- of one group, in mean distances of two real pictures; may be repeated."),
+        typer.Option(
+            metavar="GROUP=NEAR:FAR", help="tau+ and tau- of one group, in mean distances of two real pictures; measured by default."
+        ),
     ] = None,
     weight: Annotated[
-        list[str] | None, typer.Option(metavar="GROUP=NUMBER", help="Weight of one group's loss beside the others'; may be repeated.")
+        list[str] | None, typer.Option(metavar="GROUP=NUMBER", help="Weight of one group's loss beside the others'; 1 by default.")
     ] = None,
     metric: Annotated[
         list[str] | None,
-        typer.Option(metavar="GROUP=NAME", help="How a group's readings are compared: l1, squared-l2 or cosine; may be repeated."),
+        typer.Option(
+            metavar="GROUP=NAME", help="How a group's readings are compared: l1, squared-l2 or cosine; the feature's own by default."
+        ),
     ] = None,
     lr: Annotated[float | None, typer.Option(metavar="NUMBER", help="Step size of Adam; the backbone's by default.")] = None,
     r1: Annotated[
