@@ -42,7 +42,7 @@ digits: .venv/.ready         ## train the digits generators: make digits DATA=FO
 	@set -e; for edit in zoom shift-x rotate; do \
 	  $(TRAIN) --way augmented --edit $$edit --out digits/digits32-aug-$$edit; \
 	  $(TRAIN) --way joint --edit $$edit --out digits/digits32-joint-$$edit; done
-	$(TRAIN) --way plain --vary $(VARY) --steps 6000 --out digits/digits32-varied
+	$(TRAIN) --way plain --vary $(VARY) --steps 4000 --out digits/digits32-varied
 
 # Controllable generators, each with its controllers; an interrupted one goes on where it stopped. benchmarks/control_precision.py measures
 # them, tools/ship_control.py puts those of digits and heads into the package. How long they take has not been measured.

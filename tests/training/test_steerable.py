@@ -263,26 +263,3 @@ def test_two_processes_share_every_batch(squares, tmp_path):
     two, one = ([json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()] for name in ("two", "one"))
     assert (two[0]["options"]["processes"], one[0]["options"]["processes"]) == (2, 1)
     assert two[1]["discriminator"] == pytest.approx(one[1]["discriminator"], rel=1e-3)
-
-
-def test_a_discriminator_that_compares_rows_sees_real_and_generated_ones_apart(squares):
-    """What it says of a real picture depends on the other real ones and on no generated one."""
-    one = training(squares, "plain", compared=4)
-    images, labels = read_source(squares, size=16).batch(torch.arange(8))
-    others = torch.randn(8, *images.shape[1:], generator=torch.Generator().manual_seed(0))
-    tags = torch.cat([labels, labels])
-    first, second = (one._judged(torch.cat([images, more]), tags, 8)[:8] for more in (others, 0 * others))
-    assert torch.equal(first, second)
-    alike = one._judged(images[:1].repeat(8, 1, 1, 1), labels[:1].repeat(8), 8)
-    assert not torch.allclose(alike[:1], one._judged(images, labels, 8)[:1])
-
-
-def test_a_training_with_compared_rows_resumes_to_the_same_weights(squares, tmp_path):
-    whole = train_steerable(squares, out=tmp_path / "whole", way="plain", steps=20, compared=4, **SMALL)
-    train_steerable(squares, out=tmp_path / "parts", way="plain", steps=10, compared=4, **SMALL)
-    parts = train_steerable(squares, out=tmp_path / "parts", way="plain", steps=20, compared=4, **SMALL)
-    assert parts.generator.fingerprint == whole.generator.fingerprint
-    with pytest.raises(ValueError, match="compared 4, now compared is null"):
-        train_steerable(squares, out=tmp_path / "parts", way="plain", steps=20, **SMALL)
-    with pytest.raises(ValueError, match="compared images are two or more, or 0 to leave it out; got 1"):
-        train_steerable(squares, out=tmp_path / "one", way="plain", steps=20, compared=1, **SMALL)

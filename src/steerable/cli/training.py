@@ -46,7 +46,7 @@ def steerable(
         Path, typer.Option(metavar="FOLDER", help="Folder for the results; with a checkpoint in it the training goes on from there.")
     ] = Path("trained"),
     name: Annotated[str, typer.Option(metavar="NAME", help="Of the generator; the folder's by default.")] = "",
-    steps: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="Steps in all; a finished training is prolonged by more.")] = 5000,
+    steps: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="Steps in all; a finished training is prolonged by more.")] = 3000,
     batch: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="Real pictures a step.")] = 64,
     size: Annotated[int, typer.Option(metavar="PIXELS", help="Side of the pictures: 8, 16, 32, 64, ...")] = 32,
     split: Annotated[str, typer.Option(metavar="NAME", help="Which part of idx files and Hugging Face data sets.")] = "train",
@@ -63,19 +63,11 @@ def steerable(
     width: Annotated[int, typer.Option(metavar="CHANNELS", min=1, help="Of the largest map; each smaller one has twice as many.")] = 32,
     latent: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="Size of the latent.")] = 100,
     embedding: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="Numbers that a class adds to the latent.")] = 16,
-    lr: Annotated[float, typer.Option(metavar="NUMBER", help=f"{RATE}both networks.")] = 2e-4,
+    lr: Annotated[float, typer.Option(metavar="NUMBER", help=f"{RATE}both networks.")] = 1e-3,
     walk_lr: Annotated[float, typer.Option(metavar="NUMBER", help=f"{RATE}the walk.")] = 1e-3,
     edit_weight: Annotated[float, typer.Option(metavar="NUMBER", help="Weight of the walk's squared error in the joint loss.")] = 1.0,
-    r1: Annotated[float, typer.Option(metavar="NUMBER", help="Weight of the gradient penalty on real pictures; 0 leaves it out.")] = 0.1,
+    r1: Annotated[float, typer.Option(metavar="NUMBER", help="Weight of the gradient penalty on real pictures; 0 leaves it out.")] = 1.0,
     ema: Annotated[float, typer.Option(metavar="NUMBER", help="Decay of the averaged generator, which is the result.")] = 0.999,
-    compared: Annotated[
-        int,
-        typer.Option(
-            metavar="NUMBER",
-            help="Pictures whose variety the discriminator is shown, for example 16, against a generator that draws one picture a class; 0 "
-            "leaves it out.",
-        ),
-    ] = 0,
     precision: Annotated[
         str, typer.Option(metavar="NAME", help="float32; bfloat16 for convolutions; auto: bfloat16 where the processor has it.")
     ] = "float32",
@@ -123,7 +115,6 @@ def steerable(
         edit_weight=edit_weight,
         r1=r1,
         ema=ema,
-        compared=compared,
         precision=precision,
         seed=seed,
         device=options.device(device),

@@ -1,16 +1,20 @@
 """The discriminator of a DCGAN: halving convolutions, and one score for each class.
 
 It has no batch norm. Rows then do not see each other, so that real, generated and steered images can go through in one batch without
-sharing statistics, and the gradient penalty is that of each image alone. Where variety is at stake, ``compared`` rows may see how much they
-differ from each other (Karras et al., "Progressive growing of GANs", ICLR 2018, section 3).
+sharing statistics, and the gradient penalty is that of each image alone. Its weights begin at a scale that lets signals through, which in
+DCGAN the norms see to: from N(0, .02) without norms it is blind for its first thousand steps, and the generator comes to draw one picture
+a class. Where variety is at stake, ``compared`` rows may also see how much they differ from each other (Karras et al., "Progressive
+growing of GANs", ICLR 2018, section 3).
 ``dcgan`` has the generator; ``training`` the losses.
 
 Sources: Radford, Metz & Chintala, "Unsupervised representation learning with deep convolutional generative adversarial networks", ICLR
-2016; for the class as one more linear score Miyato & Koyama, "cGANs with projection discriminator", ICLR 2018, eq. 5.
+2016; for the class as one more linear score Miyato & Koyama, "cGANs with projection discriminator", ICLR 2018, eq. 5; for the weights at
+the start He et al., "Delving deep into rectifiers", ICCV 2015, eq. 15.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -36,6 +40,14 @@ class DCGANDiscriminator(nn.Module):
         self.classes, self.compared = classes, compared
         self.layers = nn.ModuleList(nn.Conv2d(narrow, wide, 4, 2, 1) for narrow, wide in pairwise(widths))
         self.scores = nn.Linear((widths[-1] + bool(compared)) * last**2, 1 + (classes or 0))
+
+    def initialise(self, rng: torch.Generator) -> None:
+        """Weights that keep the size of signals from layer to layer, no bias."""
+        with torch.no_grad():
+            for module in (*self.layers, self.scores):
+                gain = math.sqrt(2 / (1 + SLOPE**2)) if isinstance(module, nn.Conv2d) else 1.0
+                module.weight.normal_(0, gain / math.sqrt(module.weight[0].numel()), generator=rng)  # type: ignore[operator,index,union-attr]
+                module.bias.zero_()  # type: ignore[operator,union-attr]
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         x = images
@@ -64,7 +76,7 @@ def compared_rows(x: Tensor, rows: int) -> Tensor:
 
 
 def initialised(network: nn.Module, rng: torch.Generator) -> nn.Module:
-    """The same network with the weights DCGAN begins with: N(0, .02), norms N(1, .02), no bias, label tables N(0, 1)."""
+    """The same generator with the weights DCGAN begins with: N(0, .02), norms N(1, .02), no bias, label tables N(0, 1)."""
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.BatchNorm2d):

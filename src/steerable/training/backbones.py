@@ -58,10 +58,10 @@ def channels_at(width: int, size: int) -> list[int]:
     return [min(WIDEST, max(width, width * 2 ** (doublings - 1 - i))) for i in range(doublings + 1)]
 
 
-def _start_dcgan(generator: Any, discriminator: nn.Module, rng: torch.Generator) -> None:
+def _start_dcgan(generator: Any, discriminator: Any, rng: torch.Generator) -> None:
     initialised(generator.synthesis, rng)
     generator.initialise(rng)
-    initialised(discriminator, rng)
+    discriminator.initialise(rng)
 
 
 def _draw_dcgan(network: Any, w: Tensor, rng: torch.Generator, batch: int, mine: Callable[[Tensor], Tensor]) -> Images:
@@ -125,9 +125,9 @@ def in_front_of(frozen: ModuleGenerator) -> Backbone:
             found.get_buffer("scale").copy_(vectors * values.clamp(min=0).sqrt() @ vectors.T)
         return found
 
-    def start(generator: Any, discriminator: nn.Module, rng: torch.Generator) -> None:
+    def start(generator: Any, discriminator: Any, rng: torch.Generator) -> None:
         generator.initialise(rng)
-        initialised(discriminator, rng)
+        discriminator.initialise(rng)
 
     return Backbone(
         made,

@@ -12,8 +12,7 @@ image goes to the edited one and not the other way round, else both could meet a
 the edit's range there, and in the edit's unit in the control that comes out.
 
 One pass of the generator makes both halves of a batch, so its norms see z and z' together, as their running statistics do, with which
-it is shipped. The discriminator has no norms; with ``compared`` rows it sees how much real, generated or steered images differ among
-themselves, without which a plain generator of small pictures may come to draw one picture a class.
+it is shipped. The discriminator has no norms.
 
 Source: Jahanian, Chai & Isola, "On the 'steerability' of generative adversarial networks", ICLR 2020, eqs. 3 to 5 and section 4.4.
 """
@@ -79,18 +78,17 @@ def train_steerable(
     way: Way = "joint",
     edit: str | Edit | None = "zoom",
     amounts: tuple[float, float] | None = None,
-    steps: int = 5000,
+    steps: int = 3000,
     batch: int = 64,
     size: int = 32,
     width: int = 32,
     latent: int = 100,
     embedding: int = 16,
-    lr: float = 2e-4,
+    lr: float = 1e-3,
     walk_lr: float = 1e-3,
     edit_weight: float = 1.0,
-    r1: float = 0.1,
+    r1: float = 1.0,
     ema: float = 0.999,
-    compared: int = 0,
     precision: str = "float32",
     seed: int = 0,
     device: str = "cpu",
@@ -115,8 +113,6 @@ def train_steerable(
         edit_weight: of L_edit.
         r1: weight of the gradient penalty on real images; 0 leaves it out.
         ema: decay of the averaged generator, which is the one returned.
-        compared: images of a batch whose deviation the discriminator is shown, against a generator that ignores its latent; 0 leaves it
-            out. Real, generated and steered images then go through it one after the other.
         precision: "float32"; "bfloat16" for convolutions; or "auto", which is bfloat16 where the processor has instructions for it (where
             it has none, it takes many times as long) and float32 elsewhere. The choice is among the options that a checkpoint insists on.
 
@@ -128,7 +124,7 @@ def train_steerable(
     from accelerate.utils import reduce
 
     _check(way=way, steps=steps, batch=batch, size=size, width=width, latent=latent, embedding=embedding, lr=lr, walk_lr=walk_lr)
-    _check_more(edit_weight=edit_weight, r1=r1, ema=ema, compared=compared, precision=precision, seed=seed)
+    _check_more(edit_weight=edit_weight, r1=r1, ema=ema, precision=precision, seed=seed)
     chosen = None if way == "plain" else ranged(edit, amounts)
     state = PartialState(cpu=device == "cpu")
     if batch % state.num_processes:
@@ -138,8 +134,7 @@ def train_steerable(
         "way": way, "edit": chosen and chosen.knob.name, "amounts": chosen and [chosen.knob.low, chosen.knob.high],
         "size": pictures.images.shape[2], "channels": pictures.images.shape[1], "batch": batch, "width": width, "latent": latent,
         "embedding": embedding, "lr": lr, "walk_lr": walk_lr, "edit_weight": edit_weight, "r1": r1, "ema": ema,
-        "precision": processor.chosen(precision, on.type), **({"compared": compared} if compared else {}), "seed": seed,
-        "processes": state.num_processes, "data": pictures.digest(),
+        "precision": processor.chosen(precision, on.type), "seed": seed, "processes": state.num_processes, "data": pictures.digest(),
     }  # fmt: skip
     training = _Training(
         pictures,
@@ -197,9 +192,9 @@ class _Training:
         }
         with torch.random.fork_rng(devices=[]):  # torch draws weights of its own first
             self.maker, self.average = DCGAN(**self.config), DCGAN(**self.config)
-            self.judge = DCGANDiscriminator([options["channels"], *wide], last=FIRST, classes=classes, compared=options.get("compared", 0))
+            self.judge = DCGANDiscriminator([options["channels"], *wide], last=FIRST, classes=classes)
         initialised(self.maker, rng)
-        initialised(self.judge, rng)
+        self.judge.initialise(rng)
         self.average.load_state_dict(self.maker.state_dict())
         self.average.requires_grad_(False).eval().to(device)
         self.maker.train().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -238,7 +233,7 @@ class _Training:
 
         losses: dict[str, Tensor] = {}
         with self._precision():
-            scores = self._judged(torch.cat([real, made.detach()]), torch.cat([labels, both]), len(labels))
+            scores = self.judge(torch.cat([real, made.detach()]), torch.cat([labels, both]))
         parts = scores.split(len(labels))  # real, G(z), and in the joint ways G(z')
         losses["discriminator"] = called_real(parts[0]) + sum((called_generated(part) for part in parts[1:]), torch.zeros(()))
         total = losses["discriminator"]
@@ -250,7 +245,7 @@ class _Training:
 
         self.judge.requires_grad_(False)
         with self._precision():
-            scores = self._judged(made, both, len(labels))
+            scores = self.judge(made, both)
         self.judge.requires_grad_(True)
         losses["generator"] = sum((called_real(part) for part in scores.split(len(labels))), torch.zeros(()))
         total = losses["generator"]
@@ -283,12 +278,6 @@ class _Training:
             targets, mask = self.edit(real, b)  # type: ignore[arg-type]
         seen = torch.where(mask[:n] > 0, targets[:n], self.background)
         return seen, targets[n:], mask[n:]
-
-    def _judged(self, images: Images, labels: Tensor, each: int) -> Tensor:
-        """Scores; where rows are compared, only those of one kind, ``each`` of them, are."""
-        if not self.judge.compared:
-            return self.judge(images, labels)
-        return torch.cat([self.judge(some, tags) for some, tags in zip(images.split(each), labels.split(each), strict=True)])
 
     def _mine(self, rows: Tensor) -> Tensor:
         """This process's share of a batch that all draw alike."""
@@ -386,9 +375,7 @@ def _check(*, way: str, size: int, **numbers: float) -> None:
             raise ValueError(f"{name} has to be a number above 0, got {number}.")
 
 
-def _check_more(*, edit_weight: float, r1: float, ema: float, compared: int, precision: str, seed: int) -> None:
+def _check_more(*, edit_weight: float, r1: float, ema: float, precision: str, seed: int) -> None:
     if not 0 <= ema < 1 or min(edit_weight, r1) < 0 or not math.isfinite(edit_weight + r1) or seed < 0:
         raise ValueError(f"ema is 0 to below 1, edit_weight, r1 and seed are 0 or above; got {ema}, {edit_weight}, {r1} and {seed}.")
-    if compared < 0 or compared == 1:
-        raise ValueError(f"compared images are two or more, or 0 to leave it out; got {compared}.")
     checks.known(precision, ("auto", "float32", "bfloat16"), "precision")
