@@ -1,12 +1,14 @@
-"""What every test shares: where the project lies, and random draws that leave the global generators alone."""
+"""What every test shares: where the project lies, a cache of its own, and command lines run in the module's folder ``work``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jaxtyping
 import pytest
+
+from steerable.cli import execute
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +31,36 @@ def no_annotation_checks() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def steer(work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[str], str]:
+    """Run a command line that goes well; what it printed."""
+    monkeypatch.chdir(work)
+
+    def run(line: str) -> str:
+        capsys.readouterr()
+        code = execute(line.split())
+        captured = capsys.readouterr()
+        assert code == 0, captured.err
+        return captured.out
+
+    return run
+
+
+@pytest.fixture
+def refused(work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[str], str]:
+    """Run a command line that is refused: its one line. No file may have come or gone but those under ``-kept``."""
+    monkeypatch.chdir(work)
+
+    def run(line: str) -> str:
+        before = {path for path in work.rglob("*") if "-kept" not in path.name}
+        capsys.readouterr()
+        code = execute(line.split())
+        captured = capsys.readouterr()
+        said = [line for line in captured.err.splitlines() if not line.endswith("s to go")]  # a slow machine shows progress
+        assert code == 2 and len(said) == 1, captured.err
+        assert {path for path in work.rglob("*") if "-kept" not in path.name} == before
+        return captured.err
+
+    return run

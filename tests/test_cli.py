@@ -32,21 +32,6 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def steer(work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[str], str]:
-    """Run a command line that goes well; what it printed."""
-    monkeypatch.chdir(work)
-
-    def run(line: str) -> str:
-        capsys.readouterr()
-        code = execute(line.split())
-        captured = capsys.readouterr()
-        assert code == 0, captured.err
-        return captured.out
-
-    return run
-
-
-@pytest.fixture
 def axes(steer: Callable[[str], str], work: Path) -> str:
     """What ``fit axes`` printed; the file is there."""
     if not (work / "axes.txt").exists():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ import torch
 from toys import dcgan_file
 
 from steerable import store
-from steerable.cli import execute
 from steerable.controls.directions import Directions
 from steerable.generators.dcgan import DCGAN
 from steerable.generators.module import generator_of
@@ -57,38 +55,6 @@ def walk(file: str, folder: Path, *names: str) -> None:
     vectors = torch.randn(len(names), *space.shape, generator=torch.Generator().manual_seed(1))
     knobs = tuple(Knob(name, "units", -0.5, 0.5) for name in names)
     store.save_control(Directions(knobs, space, vectors, fit={"method": "by hand"}), folder / f"{Path(file).stem}-walk.safetensors")
-
-
-@pytest.fixture
-def steer(work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[str], str]:
-    """Run a command line that goes well; what it printed."""
-    monkeypatch.chdir(work)
-
-    def run(line: str) -> str:
-        capsys.readouterr()
-        code = execute(line.split())
-        captured = capsys.readouterr()
-        assert code == 0, captured.err
-        return captured.out
-
-    return run
-
-
-@pytest.fixture
-def refused(work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[str], str]:
-    """Run a command line that is refused: its one line. No file may have come or gone."""
-    monkeypatch.chdir(work)
-
-    def run(line: str) -> str:
-        before = set(work.rglob("*"))
-        capsys.readouterr()
-        code = execute(line.split())
-        captured = capsys.readouterr()
-        assert code == 2 and captured.err.count("\n") == 1 and "Traceback" not in captured.err, captured.err
-        assert set(work.rglob("*")) == before
-        return captured.err
-
-    return run
 
 
 def rows(path: Path) -> list[dict[str, str]]:

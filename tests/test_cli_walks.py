@@ -62,39 +62,6 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def steer(work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[str], str]:
-    """Run a command line that goes well; what it printed."""
-    monkeypatch.chdir(work)
-
-    def run(line: str) -> str:
-        capsys.readouterr()
-        code = execute(line.split())
-        captured = capsys.readouterr()
-        assert code == 0, captured.err
-        return captured.out
-
-    return run
-
-
-@pytest.fixture
-def refused(work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[str], str]:
-    """Run a command line that is refused: its one line. No file may have come or gone but those under ``-kept``."""
-    monkeypatch.chdir(work)
-
-    def run(line: str) -> str:
-        before = {path for path in work.rglob("*") if "-kept" not in path.name}
-        capsys.readouterr()
-        code = execute(line.split())
-        captured = capsys.readouterr()
-        said = [line for line in captured.err.splitlines() if not line.endswith("s to go")]  # a slow machine shows progress
-        assert code == 2 and len(said) == 1, captured.err
-        assert {path for path in work.rglob("*") if "-kept" not in path.name} == before
-        return captured.err
-
-    return run
-
-
 FIT = "fit walks {edits} -g toy.safetensors --n 16 --out {out}.safetensors"
 
 

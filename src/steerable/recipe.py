@@ -32,7 +32,7 @@ from steerable.controls.trajectory import Trajectory, joined_paths
 from steerable.edits import EDITS, measured_edit
 from steerable.features.network import NetworkFeature, select
 from steerable.features.pixels import Box, RegionPixels
-from steerable.generators.module import ModuleGenerator
+from steerable.generators.module import ModuleGenerator, row_seed
 from steerable.protocols import Control, Generator, Images, Knob, Latents
 from steerable.sampling import latents_of
 
@@ -56,7 +56,10 @@ class Turn(BaseModel):
     amounts: dict[str, Finite] = {}
     values: dict[str, Finite] = {}
     hold: tuple[str, ...] = Field((), description="knobs; where values are solved for, any features")
-    by: Literal["axis", "solve"] = Field("axis", description="how values are set: along each knob's axis, or by controls.solve")
+    by: Literal["axis", "solve", "draw"] = Field(
+        "axis",
+        description="how values are set: along the axis, by controls.solve, or drawn: one of a group's answers a seed",
+    )
     heads: tuple[str, ...] = Field((), description="features of a user's own that are set or held, as files in base64")
 
 
@@ -160,14 +163,15 @@ def turn(
     values: Mapping[str, float] | None = None,
     hold: Sequence[str] = (),
     swept: Sequence[str] = (),
-    by: Literal["axis", "solve"] = "axis",
+    by: Literal["axis", "solve", "draw"] = "axis",
     heads: Sequence[bytes] = (),
 ) -> Turn:
     """A turn that carries the knobs it uses (``swept`` ones too) and no others. Directions, walks and chains of them can be carried;
     values that are solved for need none.
 
     Args:
-        by: "axis", or "solve": values and holds may then be columns and features that the control has no knob of.
+        by: "axis", or "solve": values and holds may then be columns and features that the control has no knob of. "draw" is for
+            ``Controllers``, which otherwise give the one answer.
         heads: files of features of one's own, as ``store.save_feature`` writes them.
     """
     used: list[str] = list(dict.fromkeys([*(amounts or {}), *(values or {}), *hold, *swept]))
@@ -224,7 +228,9 @@ def _steered(
         return [start for _ in columns], None
     trail = None if recipe.drive is None else trajectory(generator, recipe.drive)
     means = Means(control, setter, trail, [] if solutions is None else solutions)
-    rows = [_one(recipe, generator, means, start[i : i + 1], columns) for i in progress.track(range(len(start)), "steering")]
+    rows = [
+        _one(recipe, generator, means, start[i : i + 1], recipe.seeds[i], columns) for i in progress.track(range(len(start)), "steering")
+    ]
     ends = [start.at(torch.cat([one.values for one in column])) for column in zip(*[places for places, _ in rows], strict=True)]
     paths = [path for _, path in rows if path is not None]
     return ends, joined_paths(paths) if paths else None
@@ -299,14 +305,14 @@ def own_features(turn: Turn, device: str = "cpu") -> list[NetworkFeature]:
 
 
 def _one(
-    recipe: Recipe, generator: Generator, means: Means, latents: Latents, columns: Sequence[Mapping[str, float]]
+    recipe: Recipe, generator: Generator, means: Means, latents: Latents, seed: int, columns: Sequence[Mapping[str, float]]
 ) -> tuple[Sequence[Latents], Course | None]:
     """One seed, steered: as many latents as there are columns, and the path of its trajectory."""
     control, setter, trail, solutions = means
     if recipe.turn is not None and control is not None and recipe.turn.amounts:
         latents = control.steer(latents, amounts(control, latents, recipe.turn.amounts))
     if recipe.turn is not None and isinstance(control, Controllers):
-        latents = control.set(latents, recipe.turn.values)
+        latents = control.set(latents, recipe.turn.values, seeds=[row_seed(seed, 0)] if recipe.turn.by == "draw" else None)
     elif setter is not None:
         solutions.append(setter.solve(latents))
         latents = solutions[-1].latents

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from steerable.cli import options, terminal
 from steerable.cli.terminal import parse_seeds, plural, say, short
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from steerable.generators.module import ModuleGenerator
+    from steerable.recipe import Turn
 
 SHEET = 240  # pictures on a contact sheet
 
@@ -49,6 +55,15 @@ def sample(
     cutoff: options.Cutoff = None,
     with_: options.With = None,
     label: options.Label = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="What the pictures are to measure, for a generator that ships with controllers: slant=20, ink=p90. Each seed draws one of "
+            "the many pictures that do. Repeatable; none by default.",
+        ),
+    ] = None,
     scale: options.Scale = 1,
     device: options.Device = "auto",
 ) -> None:
@@ -59,6 +74,7 @@ def sample(
     numbers = tuple(parse_seeds(seeds))
     options.folder(out)
     made = options.generator(generator, device, with_)
+    turn = _drawn(made, terminal.parse_pairs([one for text in set_ for one in text.split(",")], "--set")) if set_ else None
     whole = recipe.Recipe(
         generator=generator,
         fingerprint=made.fingerprint,
@@ -67,6 +83,7 @@ def sample(
         psi=psi,
         cutoff=cutoff,
         label=label,
+        turn=turn,
         scale=scale,
     )
     for i in progress.track(range(len(numbers)), "sample"):
@@ -76,6 +93,20 @@ def sample(
     options.write(out / "options.json", "sample", resolved)
     sheet = f", sheet.png shows the first {SHEET}" if len(numbers) > SHEET else ""
     say(f"written: {plural(len(numbers), 'picture')} of {made.name} in {out} (seeds {seeds}, psi {psi:g}{sheet})")
+
+
+def _drawn(made: ModuleGenerator, wanted: Mapping[str, str]) -> Turn:
+    """Values that each seed draws an answer for, by the controllers that ship with the generator."""
+    from steerable import recipe
+
+    control: Any = made.controllers
+    if control is None:
+        raise ValueError(
+            f"{made.name} ships without controllers, so nothing can be set while sampling: steer apply --set {next(iter(wanted))}=... "
+            "changes pictures that are there."
+        )
+    chosen, numbers = control.asked(wanted, 1)
+    return recipe.turn(chosen, values={knob.name: float(x) for knob, x in zip(chosen.knobs, numbers[0], strict=True)}, by="draw")
 
 
 def measure(

@@ -30,7 +30,7 @@ from steerable.features import backbone
 from steerable.features.perceptual import Perceptual
 from steerable.protocols import Control, Feature, Generator, Knob, Latents
 
-STEPS = 9  # default amounts, from end to end
+STEPS = 9  # default amounts: evenly on either side of the neutral one, so that a step is compared with steps of its own size
 GRID = 512  # points of a density
 
 
@@ -234,8 +234,7 @@ def limits(
 def _asked(knob: Knob, amounts: Sequence[float] | None) -> list[float]:
     neutral = knob.neutral or 0.0
     if amounts is None:
-        low, high = reach(knob)
-        amounts = [neutral + BEYOND * side for side in torch.linspace(low, high, STEPS, dtype=torch.float64).tolist()]
+        amounts = [neutral + BEYOND * end * i / (STEPS // 2) for end in reach(knob) for i in range(STEPS // 2 + 1)]
     given = checks.finite(torch.tensor([float(one) for one in amounts], dtype=torch.float64), "amounts").tolist()
     asked = sorted({one for one in given if abs(one - neutral) > 1e-9} | {neutral})
     if len(asked) < 2:

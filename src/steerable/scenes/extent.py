@@ -6,11 +6,9 @@ from steerable import plots, progress, render
 from steerable.controls.directions import Directions
 from steerable.edits import ImageEdit
 from steerable.evaluation.limits import Limits, limits, table
-from steerable.evaluation.plausible import BEYOND, reach
 from steerable.evaluation.variability import Variability, variability
 from steerable.fitting.walks import fit_directions
 from steerable.generators.module import ModuleGenerator
-from steerable.protocols import Knob
 from steerable.report import Block, Figure, Table, Text, number, signed
 from steerable.scenes.steerability import Plan, Subject
 
@@ -45,11 +43,6 @@ def how_far(subject: Subject) -> tuple[tuple[Block, ...], Directions]:
         _limits_table(results),
     ]
     return tuple(blocks), control
-
-
-def _amounts(knob: Knob) -> list[float]:
-    """Nine, up to twice the range and evenly on either side, so that a step is compared with steps of its own size."""
-    return [BEYOND * end * share / 4 for end, shares in zip(reach(knob), ((4, 3, 2, 1), (0, 1, 2, 3, 4)), strict=True) for share in shares]
 
 
 def _ends(result: Limits) -> str:
