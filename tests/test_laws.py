@@ -19,6 +19,7 @@ from steerable import store, zoo
 from steerable.controls.chain import Chain
 from steerable.controls.controller import AlongAxis
 from steerable.controls.directions import Directions, amounts
+from steerable.controls.groups import Controllers, GroupController
 from steerable.controls.solve import Solve
 from steerable.controls.trajectory import Trajectory
 from steerable.edits import EDITS, as_edit
@@ -311,6 +312,18 @@ def fitted_axes():
     return fit_axes(linear(), [OnePixel(0, 0), OnePixel(1, 2)], n=80, calibration=32)
 
 
+def group_controllers():
+    """One value for each of two parts of the latent, by networks of random weights."""
+    rng = torch.Generator().manual_seed(0)
+    parts = []
+    for name, width in (("a", 3), ("b", 2)):
+        sizes = ((4, 1), (4,), (width, 4), (width,), (4, 3), (4,), (width, 4), (width,))
+        layers = tuple(torch.randn(size, generator=rng) for size in sizes)
+        knob = (Knob(name, "deg", -1, 1),)
+        parts.append(GroupController(name, knob, 0, torch.zeros(1), torch.ones(1), layers[:4], layers[4:], noise=2))
+    return Controllers(tuple(parts), dataclasses.replace(linear().spaces["z"], parts=(("a", 0, 3), ("b", 3, 5), ("rest", 5, 6))))
+
+
 CONTROLS = {
     "directions": lambda: Directions((Knob("a", "", -1, 1), Knob("b", "deg", -9, 9)), linear().spaces["z"], torch.eye(6)[:2]),
     "axes": fitted_axes,
@@ -327,8 +340,9 @@ CONTROLS = {
         linear(), set={"pixel-0-0-0": 0, "pixel-0-1-2": 0}, hold=OnePixel(3, 3), features=[OnePixel(0, 0), OnePixel(1, 2)], population=40
     ),
     "values at once": lambda: fit_controller(control_of("values"), n=32, population=40, held_out=16, steps=20),
+    "values of groups": lambda: group_controllers(),
 }
-SAVED = ["directions", "axes", "axes, held", "walk", "curved walk", "chain", "values at once"]
+SAVED = ["directions", "axes", "axes, held", "walk", "curved walk", "chain", "values at once", "values of groups"]
 RELATIVE = [name for name in CONTROLS if not name.startswith("value")]  # a knob that sets a value has no neutral amount
 every_control = pytest.mark.parametrize("name", CONTROLS)
 
