@@ -3,8 +3,8 @@
     python tools/train_head_networks.py
     python tools/write_manifest.py
 
-Both learn from renders with exact numbers (``steerable.rendered``), and differ in the seed (0 and 1) of everything. About 3 minutes on one
-core for each 1,500 steps; no data is needed.
+Both learn from 24,000 renders with exact numbers (``steerable.rendered``), and differ in the seed (0 and 1) of everything. About 3 minutes
+on one core for each 1,500 steps; no data is needed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import steerable.rendered
 from steerable.training.regressor import Regressed, train_head_network
 
 SEEDS = {"heads-predictor": 0, "heads-judge": 1}
-STEPS = 1500
+STEPS = 4000
+PICTURES = 24_000
 
 
 def ship(name: str, found: Regressed, out: Path) -> None:
@@ -43,4 +44,4 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="the folder to write into (default: the package's)")
     given = parser.parse_args()
     for name in given.only.split(","):
-        ship(name, train_head_network(seed=SEEDS[name], steps=given.steps), given.out)
+        ship(name, train_head_network(seed=SEEDS[name], steps=given.steps, pictures=PICTURES), given.out)

@@ -21,7 +21,7 @@ BINS, BARS = 32, " ▁▂▃▄▅▆▇█"
 UPTO = 2.5  # mean distances shown in a histogram
 
 Domain = Annotated[
-    str, typer.Option(metavar="NAME", help="A ready list of groups: digits, heads. By default there is none, and --groups names features.")
+    str, typer.Option(metavar="NAME", help="A ready list of groups: digits, heads. By default digits for data called mnist; else none, and --groups names features.")
 ]
 GroupList = Annotated[
     str,
@@ -146,6 +146,8 @@ def controllable(
     steer train controllable ... Written are generator.safetensors, log.jsonl, samples/ (two rows a group, in which that group alone
     varies), tensorboard/, checkpoint.safetensors and options.json. Then: steer fit controllers, steer evaluate.
     """
+    if not domain and not groups and Path(data).name.lower() == "mnist":  # hf:ylecun/mnist too
+        domain = "digits"
     resolved = dict(locals())
     from steerable import sources, store
     from steerable.rendered import rendered_heads
