@@ -21,7 +21,11 @@ BINS, BARS = 32, " ▁▂▃▄▅▆▇█"
 UPTO = 2.5  # mean distances shown in a histogram
 
 Domain = Annotated[
-    str, typer.Option(metavar="NAME", help="A ready list of groups: digits, heads. By default digits for data called mnist; else none, and --groups names features.")
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="A ready list of groups: digits, heads. By default digits for data called mnist; else none, and --groups names features.",
+    ),
 ]
 GroupList = Annotated[
     str,
