@@ -54,10 +54,10 @@ def steps(batch: int, count: int) -> dict[str, Any]:
     groups = digits()
     watches = calibrate(source, groups)
     options = {"backbone": "dcgan", "size": 32, "channels": 1, "batch": batch, "width": 48, "hidden": 64, "variety": 1.0, "warm_up": 0,
-               "lr": 2e-4, "r1": 0.1, "path_length": 0.0, "ema": 0.999, "precision": "float32", "seed": 0}  # fmt: skip
+               "lr": 1e-3, "r1": 1.0, "path_length": 0.0, "ema": 0.999, "precision": "float32", "seed": 0}  # fmt: skip
     trainings = {
         PLAIN: Training(source, groups, watches, {**options, "contrast": 0.0}),
-        GROUPS: Training(source, groups, watches, {**options, "contrast": 0.3}),
+        GROUPS: Training(source, groups, watches, {**options, "contrast": 1.0}),
     }
     taken: dict[str, list[float]] = {name: [] for name in trainings}
     for number in range(1, count + 3):  # step 0 has the penalty that every 16th has; two to warm up

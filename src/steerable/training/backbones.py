@@ -87,7 +87,7 @@ BACKBONES: Mapping[str, Backbone] = {
         _start_dcgan,
         _draw_dcgan,
         "dcgan",
-        {"lr": 2e-4, "betas": (0.5, 0.999), "r1": 0.1, "r1_every": 16, "path_length": 0.0, "path_every": 4, "ema": 0.999},
+        {"lr": 1e-3, "betas": (0.5, 0.999), "r1": 1.0, "r1_every": 16, "path_length": 0.0, "path_every": 4, "ema": 0.999},
     ),
     "stylegan2": Backbone(
         lambda mapping, wide, channels: StyleGAN2(mapping, wide, channels=channels, averaged=False, residual=True),
