@@ -43,6 +43,8 @@ class BigGAN(nn.Module):
         rows: of the tables of batch-norm statistics: 1, or statistics for so many truncations from 0 to 1.
         eps, last_eps: in the variance of the blocks' norms and of the last one.
         truncation: in force until ``configured`` says otherwise, where there is more than one row.
+        replicated: whether the norms were shared over several devices, whose published code adds the gain in eval mode: then there is
+            the option ``published_gain``.
     """
 
     family = "biggan"
@@ -63,6 +65,7 @@ class BigGAN(nn.Module):
         eps: float = 1e-5,
         last_eps: float = 1e-5,
         truncation: float = 1.0,
+        replicated: bool = False,
     ) -> None:
         super().__init__()
         if condition not in CONDITIONS:
@@ -81,6 +84,7 @@ class BigGAN(nn.Module):
             "eps": eps,
             "last_eps": last_eps,
             "truncation": truncation,
+            **({"replicated": True} if replicated else {}),  # files of before have no such entry
         }
         self.latent, self.classes, self.condition, self.first = latent, classes, condition, first
         told = {"split": embedding + latent // (len(blocks) + 1), "whole": embedding + latent, "class": embedding}[condition]
@@ -99,6 +103,8 @@ class BigGAN(nn.Module):
         self.image_shape = (channels, side, side)
         self.sizes = [heard, *[told] * len(blocks)]
         self.options: Options = {"truncation": truncation, "published_interpolation": False} if rows > 1 else {}
+        if replicated:
+            self.options = {**self.options, "published_gain": False}
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -127,9 +133,18 @@ class BigGAN(nn.Module):
         head, *slices = z.split(self.sizes[0], dim=1)
         return torch.cat([head, *(part for own in slices for part in (told, own))], dim=1)
 
-    def synthesis(self, s: Tensor, labels: Tensor | None = None, truncation: Any = 1.0, published_interpolation: bool = False) -> Tensor:
+    def synthesis(
+        self,
+        s: Tensor,
+        labels: Tensor | None = None,
+        truncation: Any = 1.0,
+        published_interpolation: bool = False,
+        published_gain: bool = False,
+    ) -> Tensor:
+        """What the blocks are told -> images. The published code of shared norms multiplies by the gain while it trains on several
+        devices, and adds it in eval mode and on a single one; ``published_gain`` adds it too."""
         head, *told = s.split(self.sizes, dim=1)
-        row = mixing(truncation, len(self.norm.means), published=published_interpolation)
+        row = (*mixing(truncation, len(self.norm.means), published=published_interpolation), published_gain)
         x = self.linear(head).unflatten(1, (-1, self.first, self.first))
         x = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # channels last, in words that vmap knows
         for i, block in enumerate(self.blocks):
@@ -144,10 +159,10 @@ class BigGAN(nn.Module):
         return self.attention[str(i)](x) if str(i) in self.attention else x
 
 
-Row = tuple[int, float]  # the row below, and the weight of the row above it
+Row = tuple[int, float, bool]  # the row below, the weight of the row above it, whether the gain is added rather than multiplied by
 
 
-def mixing(truncation: Any, rows: int, *, published: bool) -> Row:
+def mixing(truncation: Any, rows: int, *, published: bool) -> tuple[int, float]:
     """Which rows of the tables of statistics a truncation lies between.
 
     Row i belongs to the truncation i / (rows - 1). The published code gives the row below the weight that belongs to
@@ -200,17 +215,15 @@ class Norm(nn.Module):
             self.gain, self.offset = nn.Linear(told, channels, bias=False), nn.Linear(told, channels, bias=False)
 
     def forward(self, x: Tensor, told: Tensor | None, row: Row) -> Tensor:
-        mean, variance = _at(self.means, row), _at(self.variances, row)  # (c,)
+        below, weight, adds = row
+        mean, variance = _at(self.means, below, weight), _at(self.variances, below, weight)  # (c,)
         scale = torch.rsqrt(variance + self.eps)
-        if told is None:
-            a, b = self.gain * scale, self.offset
-        else:
-            a, b = (1 + self.gain(told)) * scale, self.offset(told)  # (n, c)
+        gain, offset = (self.gain, self.offset) if told is None else (1 + self.gain(told), self.offset(told))  # (c,) or (n, c)
+        a, b = (scale.expand_as(gain), gain + offset) if adds else (gain * scale, offset)
         return torch.addcmul(b[..., None, None], x - mean[:, None, None], a[..., None, None]).relu()
 
 
-def _at(table: Tensor, row: Row) -> Tensor:
-    below, weight = row
+def _at(table: Tensor, below: int, weight: float) -> Tensor:
     return table[below] if weight == 0 else torch.lerp(table[below], table[below + 1], weight)
 
 

@@ -117,7 +117,8 @@ def read_hugging_face(state: Tensors, arguments: Arguments) -> tuple[Config, dic
 def read_ajbrock(state: Tensors, arguments: Arguments) -> tuple[Config, dict[str, Tensor]]:
     """BigGAN and BigGAN-deep of BigGAN-PyTorch; ``arguments`` are the options of its training script, as JSON.
 
-    Without a table of shared embeddings, norms look the class up themselves: then blocks are told one-hot numbers.
+    Without a table of shared embeddings, norms look the class up themselves: then blocks are told one-hot numbers. Statistics of the norms
+    stand in the norm itself, or in a part of it where they are shared over devices (``cross_replica``) or may be accumulated (``mybn``).
 
     Raises:
         ValueError: keys missing or unknown, or arguments that the tensors contradict.
@@ -125,7 +126,11 @@ def read_ajbrock(state: Tensors, arguments: Arguments) -> tuple[Config, dict[str
     activation = arguments.get("G_nl", "relu")
     if activation not in ("relu", "inplace_relu"):
         raise ValueError(f'G_nl is "{activation}": BigGANs are read with ReLU only.')
+    style = arguments.get("norm_style", "bn")
+    if style not in ("bn", "in", "nonorm"):  # "in" is a batch norm in eval mode: it uses the stored statistics
+        raise ValueError(f'norm_style is "{style}": BigGANs are read with "bn", "in" or "nonorm".')
     sn_eps = _number(arguments, "SN_eps", 1e-6)
+    state, replicated = _statistics(state, arguments, without=style == "nonorm")
     plain = _divided(state, "weight", r"(?:u|sv)\d+", lambda matrix, vectors: _by_one_step(matrix, vectors, sn_eps), layout=AJBROCK)
     head = _sized(plain, "linear.weight", 2, AJBROCK)
     indices = _numbered(plain, r"blocks\.(\d+)\.0\.", AJBROCK)
@@ -171,6 +176,7 @@ def read_ajbrock(state: Tensors, arguments: Arguments) -> tuple[Config, dict[str
         "eps": _number(arguments, "BN_eps", 1e-5),
         "last_eps": 1e-5,  # whatever BN_eps is
         "truncation": 1.0,
+        "replicated": replicated,
     }
     for key in [key for key in plain if key.endswith((".stored_mean", ".stored_var"))]:
         plain[key] = plain[key][None]
@@ -195,6 +201,40 @@ def read_ajbrock(state: Tensors, arguments: Arguments) -> tuple[Config, dict[str
     for i in attention:
         table += _attention(rf"blocks\.{i}\.1\.", f"attention.{i + 1}", "", "o")
     return config, _scalar_amounts(renamed(plain, table, layout=AJBROCK))
+
+
+def _statistics(state: Tensors, arguments: Arguments, *, without: bool) -> tuple[dict[str, Tensor], bool]:
+    """The tensors with the statistics of every norm as ``stored_mean`` and ``stored_var``, and whether they were shared over devices.
+
+    Standing statistics are stored as sums, beside the number of batches in them.
+
+    Args:
+        without: whether norms of the blocks may have no statistics: they only scale and shift.
+    """
+    plain: dict[str, Tensor] = {}
+    counts = {key.rpartition(".")[0]: tensor for key, tensor in state.items() if key.endswith(".bn.accumulation_counter")}
+    replicated = any(key.endswith(".bn.running_mean") for key in state)
+    if arguments.get("cross_replica", replicated) != replicated:
+        raise ValueError(f"cross_replica is {arguments['cross_replica']}, the statistics of its norms say {replicated}.")
+    for key, tensor in state.items():
+        owner, _, name = key.rpartition(".")
+        if not owner.endswith(".bn"):
+            plain[key] = tensor
+        elif name in ("running_mean", "running_var", "stored_mean", "stored_var"):
+            batches = counts.get(owner, torch.zeros(1))
+            if batches.numel() != 1 or not 0 <= float(batches) < float("inf"):
+                raise ValueError(f"{owner}.accumulation_counter is no count of batches: {str(batches.tolist())[:60]}.")
+            plain[f"{owner.removesuffix('.bn')}.stored_{name.partition('_')[2]}"] = tensor.float() / (float(batches) or 1.0)
+        elif name not in ("num_batches_tracked", "accumulation_counter"):
+            plain[key] = tensor  # renamed() lists it
+    if without:
+        eps = _number(arguments, "BN_eps", 1e-5)
+        for key in [key for key in state if re.fullmatch(r"blocks\.\d+\.0\.bn\d\.gain\.weight", key)]:
+            gain, owner = state[key], key.removesuffix(".gain.weight")
+            channels = gain.shape[0] if "shared.weight" in state else gain.shape[-1]
+            plain.setdefault(f"{owner}.stored_mean", torch.zeros(channels))
+            plain.setdefault(f"{owner}.stored_var", torch.full((channels,), 1 - eps))
+    return plain, replicated
 
 
 def _depth(widths: Sequence[tuple[int, int, int]], attention: Sequence[int], first: int, arguments: Arguments) -> int:

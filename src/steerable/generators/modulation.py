@@ -1,4 +1,4 @@
-"""The parts of StyleGAN 2: the mapping MLP, the modulated convolution, the colours of a resolution, the doubling of an image.
+"""The parts of StyleGAN 2: mapping MLP, modulated convolution, the path around a block, colours of a resolution, doubling of an image.
 
 ``stylegan2`` joins them to a network. A modulated convolution is written in two ways that give the same numbers: the
 style scales the kernel (as published) or, the same by linearity, the activations before and after an ordinary
@@ -172,6 +172,18 @@ class Colours(nn.Module):
         image = (x.permute(0, 2, 3, 1).flatten(1, 2).to(kernels.dtype) @ kernels).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
         image = image + self.bias[:, None, None]
         return image if self.clamp is None else image.clamp(-self.clamp, self.clamp)
+
+
+class Around(nn.Module):
+    """The path around a block that doubles: 1 x 1 kernels, which nothing modulates, then the doubling of an image."""
+
+    def __init__(self, wide: int, narrow: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(narrow, wide, 1, 1))
+        self.gain = 1 / sqrt(wide)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return doubled(F.conv2d(x, self.gain * self.weight))
 
 
 def _activated(x: Tensor, clamp: float | None) -> Tensor:

@@ -1,7 +1,9 @@
 """StyleGAN 2: z -> w -> w+ -> styles -> image. One network for every published code base.
 
 ``modulation`` holds its layers, ``stylegan2_layouts`` reads checkpoints. GAN-Control's variant, whose z and w are split
-into groups with a mapping MLP each, is the same network with more than one group.
+into groups with a mapping MLP each, is the same network with more than one group. Its three architectures (figure 7 of
+the paper) differ in what leads to the image: a sum of colours of every resolution ("skip"), the colours of the last one
+("orig"), or these with a path around each block ("resnet").
 
 Sources: Karras et al., "Analyzing and improving the image quality of StyleGAN", CVPR 2020; Karras et al., "Training
 generative adversarial networks with limited data", NeurIPS 2020 (labels, clamp); Shoshan et al., "GAN-Control:
@@ -11,16 +13,18 @@ explicitly controllable GANs", ICCV 2021 (groups); Wu, Lischinski & Shechtman, "
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import sqrt
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from steerable.generators import processor
-from steerable.generators.modulation import Colours, Convolution, Linear, Mapping, doubled, unit
+from steerable.generators.modulation import Around, Colours, Convolution, Linear, Mapping, doubled, unit
 from steerable.generators.stages import Options, Stage, class_weights
 
 Noise = Tensor | Literal["fixed"] | None
+ARCHITECTURES = ("skip", "orig", "resnet")
 SAMPLES_OF_MEAN = 16384
 HALF_FROM = 64  # the side from which precision="bfloat16" acts: below, little time is saved and every error reaches all sides
 ALONE_FROM = 64  # the side from which a CPU works on one image of a batch after the other
@@ -40,6 +44,9 @@ class StyleGAN2(nn.Module):
         scaled: see ``modulation.Convolution``.
         averaged: whether the mean w comes with the weights; otherwise it is estimated when first asked for.
         residual: whether each slice of w is ``unit(z + M(z))`` of its slice of z, as in ``grouped_dcgan``, and not M(z) alone.
+        architecture: one of ``ARCHITECTURES``.
+        joined: whether z and the label's embedding, a row of a table, have one length together that is divided out, as in the first
+            code, and not one each.
     """
 
     family = "stylegan2"
@@ -58,8 +65,12 @@ class StyleGAN2(nn.Module):
         scaled: bool = False,
         averaged: bool = True,
         residual: bool = False,
+        architecture: str = "skip",
+        joined: bool = False,
     ) -> None:
         super().__init__()
+        if architecture not in ARCHITECTURES:
+            raise ValueError(f'architecture is one of {", ".join(ARCHITECTURES)}; got "{architecture}".')
         self.config: dict[str, Any] = {
             "mapping": [[name, list(layers)] for name, layers in mapping],
             "widths": list(widths),
@@ -70,11 +81,13 @@ class StyleGAN2(nn.Module):
             "clamp": clamp,
             "scaled": scaled,
             "averaged": averaged,
-            **({"residual": True} if residual else {}),  # files of before have no such entry
+            **({"residual": True} if residual else {}),  # files of before have no such entries
+            **({"architecture": architecture} if architecture != "skip" else {}),
+            **({"joined": True} if joined else {}),
         }
-        self.residual = residual
+        self.residual, self.architecture, self.joined = residual, architecture, joined
         self.classes = classes
-        self.embed = Linear(classes, embedding) if classes else None
+        self.embed = None if not classes else nn.Linear(classes, embedding, bias=False) if joined else Linear(classes, embedding)
         self.mapping = nn.ModuleList(Mapping(layers, rate=rate) for _, layers in mapping)
         names = [name for name, _ in mapping]
         self.z_groups = _spans(names, [layers[0] - (embedding if classes else 0) for _, layers in mapping])
@@ -92,9 +105,13 @@ class StyleGAN2(nn.Module):
             if i:
                 block.conv0 = Convolution(widths[i - 1], width, side, self.w_dim, doubles=True, **settings)
                 self.layers.append((f"b{side}.conv0", 2 * i - 1))
+                if architecture == "resnet":
+                    block.skip = Around(widths[i - 1], width)
             block.conv1 = Convolution(width, width, side, self.w_dim, doubles=False, **settings)
-            block.torgb = Colours(width, channels, self.w_dim, clamp=clamp)
-            self.layers += [(f"b{side}.conv1", 2 * i), (f"b{side}.torgb", 2 * i + 1)]
+            self.layers.append((f"b{side}.conv1", 2 * i))
+            if architecture == "skip" or i == len(widths) - 1:
+                block.torgb = Colours(width, channels, self.w_dim, clamp=clamp)
+                self.layers.append((f"b{side}.torgb", 2 * i + 1))
             self.add_module(f"b{side}", block)
         self.sides = [4 * 2**i for i in range(len(widths))]
         self.image_shape = (channels, self.sides[-1], self.sides[-1])
@@ -113,7 +130,7 @@ class StyleGAN2(nn.Module):
                 (self.z_dim,),
                 self.mapped,
                 labelled=self.classes is not None,
-                spheres=self.z_groups,
+                spheres=() if self.joined else self.z_groups,
                 parts=self.z_groups if groups else (),
             ),
             Stage("w", (self.w_dim,), self.broadcast, centre=self.mean, parts=self.w_groups if groups else ()),
@@ -144,8 +161,11 @@ class StyleGAN2(nn.Module):
         """z -> w, group by group; lengths are divided out, and the label's embedding has a length of its own."""
         given = []
         if self.embed is not None:
-            given = [unit(self.embed(class_weights(labels, len(self.embed.weight.T), z)))]
-        parts = [torch.cat([unit(z[:, start:end]), *given], 1) for _, start, end in self.z_groups]
+            given = [self.embed(class_weights(labels, len(self.embed.weight.T), z))]
+        if self.joined:
+            parts = [unit(torch.cat([z[:, start:end], *given], 1)) for _, start, end in self.z_groups]
+        else:
+            parts = [torch.cat([unit(z[:, start:end]), *map(unit, given)], 1) for _, start, end in self.z_groups]
         made = [mapping(part) for mapping, part in zip(self.mapping, parts, strict=True)]
         if self.residual:
             made = [unit(part[:, : one.shape[1]] + one) for part, one in zip(parts, made, strict=True)]
@@ -189,11 +209,14 @@ class StyleGAN2(nn.Module):
                 return torch.cat([self._drawn(*_row(row, x, image, styles, noises), half, i) for row in range(len(x))])
             dtype = torch.bfloat16 if half and side >= HALF_FROM else torch.float32
             name, block = f"b{side}", self.get_submodule(f"b{side}")
+            around = block.skip(x) if i and self.architecture == "resnet" else None
             if i:
                 x = block.conv0(x, styles[f"{name}.conv0"], noises[2 * i - 1], dtype=dtype)
             x = block.conv1(x, styles[f"{name}.conv1"], noises[2 * i], dtype=dtype)
-            share = block.torgb(x, styles[f"{name}.torgb"])
-            image = share if image is None else doubled(image) + share
+            x = x if around is None else sqrt(0.5) * (x + around)
+            if f"{name}.torgb" in styles:
+                share = block.torgb(x, styles[f"{name}.torgb"])
+                image = share if image is None else doubled(image) + share
         assert image is not None
         return image
 

@@ -29,13 +29,6 @@ def _nvidia(tensors: Tensors, arguments: Arguments) -> Read:
     """stylegan2-ada-pytorch, and the StyleGAN 2 of the stylegan3 repository."""
     synthesis = {**arguments, **(arguments.get("synthesis_kwargs") or {})}
     mapping = {**arguments, **(arguments.get("mapping_kwargs") or {})}
-    if (
-        synthesis.get("architecture", "skip") != "skip"
-        or any(".skip." in key for key in tensors)
-        or "synthesis.b4.torgb.weight" not in tensors
-    ):
-        stated = synthesis.get("architecture", "resnet or orig")
-        raise ValueError(f'its synthesis has the architecture "{stated}", only "skip" is known here: retrain with architecture="skip".')
     for part, settings in (("mapping", mapping), ("synthesis", synthesis)):
         if settings.get("activation", "lrelu") != "lrelu":
             raise ValueError(f'its {part} has the activation "{settings["activation"]}", only "lrelu" is known here.')
@@ -45,21 +38,25 @@ def _nvidia(tensors: Tensors, arguments: Arguments) -> Read:
         (
             (rf"mapping\.fc(\d+){LINEAR}", r"mapping.0.\1.\2"),
             (rf"mapping\.embed{LINEAR}", r"embed.\1"),
+            (r"mapping\.label_weight", "embed.weight"),  # of the first code, see ``tensorflow_layouts``
             (r"mapping\.w_avg", "w_avg"),
             (r"synthesis\.b4\.const", "const"),
             (rf"{layer}\.(weight|bias|affine\.weight|affine\.bias)", r"\1.\2"),
             (rf"{layer}\.noise_const", r"\1.noise"),
             (rf"{layer}\.noise_strength", r"\1.strength"),
-            (r"synthesis\.b\d+\.(conv[01]\.|torgb\.)?resample_filter", None),
+            (r"synthesis\.(b\d+)\.skip\.weight", r"\1.skip.weight"),
+            (r"synthesis\.b\d+\.(conv[01]\.|torgb\.|skip\.)?resample_filter", None),
         ),
         layout="NVIDIA",
     )
-    embedding = ours.get("embed.weight")
-    classes, embedded = (0, 0) if embedding is None else (embedding.shape[1], embedding.shape[0])
-    config, ours = _finished(tensors, ours, [("z", 0)], layout="NVIDIA", embedding=embedded)
-    config.update(classes=classes or None, embedding=embedded, rate=float(mapping.get("lr_multiplier", 0.01)), scaled=False)
+    config, ours = _finished(tensors, ours, [("z", 0)], layout="NVIDIA")
+    config.update(rate=float(mapping.get("lr_multiplier", 0.01)), scaled=False)
     clamp = synthesis.get("conv_clamp")
     config["clamp"] = None if clamp is None else float(clamp)
+    if synthesis.get("architecture", config["architecture"]) != config["architecture"] and len(config["widths"]) > 1:
+        raise ValueError(
+            f'the arguments say architecture="{synthesis["architecture"]}", the tensors are those of "{config["architecture"]}".'
+        )
     stated = {name: arguments.get(name) for name in ("z_dim", "w_dim", "c_dim", "img_resolution", "img_channels")}
     _agree(
         config,
@@ -109,6 +106,7 @@ def _genforce(tensors: Tensors, arguments: Arguments) -> Read:
     """genforce and SeFa: style biases without their 1, doubling kernels in TensorFlow's orientation."""
     rows: list[tuple[str, str | None]] = [
         (rf"mapping\.dense(\d+){LINEAR}", r"mapping.0.\1.\2"),
+        (r"mapping\.label_weight", "embed.weight"),
         (r"truncation\.w_avg|latent_avg", "w_avg"),
         (r"synthesis\.early_layer\.const", "const"),
         (r"synthesis\.lod", None),
@@ -163,16 +161,22 @@ def _convolutions(tensors: Tensors, colours: str, offset: int) -> list[str]:
 
 
 def _finished(
-    tensors: Tensors, ours: dict[str, Tensor], groups: Sequence[tuple[str, int]], *, layout: str, first: int = 0, embedding: int = 0
+    tensors: Tensors, ours: dict[str, Tensor], groups: Sequence[tuple[str, int]], *, layout: str, first: int = 0
 ) -> Read:
     """The config that the tensors tell, and the tensors in our shapes; fixed noise where a file has none.
 
     Args:
         groups: name and number of each group of the mapping.
         first: the number that a code base gives to the first layer of its mapping.
-        embedding: width of the label's embedding, a part of the mapping's input.
     """
     _check_filters(tensors)
+    joined = "mapping.label_weight" in tensors  # a table (classes, embedding), used as it is
+    labels = ours.get("embed.weight")
+    if labels is not None and labels.ndim != 2:
+        raise ValueError(f"the label's embedding is {tuple(labels.shape)}, expected a matrix.")
+    if joined:
+        ours["embed.weight"] = labels = ours["embed.weight"].t()
+    embedding, classes = (0, None) if labels is None else labels.shape  # the embedding is a part of the mapping's input
     ours = {
         re.sub(r"^(mapping\.\d+\.)(\d+)", lambda match: f"{match[1]}{int(match[2]) - first}", key): _shaped(key, t)
         for key, t in ours.items()
@@ -185,6 +189,8 @@ def _finished(
     last = max(int(match[1]) for key in ours if (match := re.match(r"b(\d+)\.", key)))
     sides = [4 * 2**i for i in range(last.bit_length() - 2)]
     weights = {side: need(ours, f"b{side}.conv1.weight", layout=layout) for side in sides}
+    colours = [side for side in sides if f"b{side}.torgb.weight" in ours]
+    around = any(f"b{side}.skip.weight" in ours for side in sides)
     if mapping[0][1][0] <= embedding:
         raise ValueError(f"the mapping takes {mapping[0][1][0]} numbers and the label's embedding {embedding}: nothing is left for z.")
     for i, side in enumerate(sides):
@@ -197,9 +203,13 @@ def _finished(
     config: dict[str, Any] = {
         "mapping": mapping,
         "widths": [len(weights[side]) for side in sides],
-        "channels": len(need(ours, "b4.torgb.weight", layout=layout)),
+        "channels": len(need(ours, f"b{sides[-1]}.torgb.weight", layout=layout)),
+        "classes": classes,
+        "embedding": embedding,
         "scaled": True,
         "averaged": "w_avg" in ours,
+        "architecture": "resnet" if around else "skip" if len(colours) > 1 or len(sides) == 1 else "orig",
+        "joined": joined,
     }
     return config, ours
 

@@ -96,12 +96,12 @@ def read_stylegan1(state: Tensors, arguments: Arguments) -> tuple[dict[str, Any]
 
 
 def read_stylegan2(state: Tensors, arguments: Arguments) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """StyleGAN 2: NVIDIA's port; up-sampling kernels are turned by 180 degrees, style biases lack their 1."""
+    """StyleGAN 2: NVIDIA's port; up-sampling kernels are turned by 180 degrees, style biases lack their 1.
+
+    Labels are embedded by a table (LabelConcat) and normalised together with z in the first code, by a layer (LabelEmbed) and on their own
+    in that of ADA, as in the port.
+    """
     progan_layouts.refuse(arguments, {"normalize_latents": True, "resample_kernel": [1, 3, 3, 1]})
-    if any("LabelConcat" in key for key in state):
-        raise ValueError(
-            "its labels are normalised together with z (LabelConcat), which no StyleGAN 2 here does: use the one of stylegan2-ada."
-        )
 
     def noise(match: re.Match[str]) -> str:
         i = int(match[1])  # 0 in the first block, then two a block
@@ -111,6 +111,7 @@ def read_stylegan2(state: Tensors, arguments: Arguments) -> tuple[dict[str, Any]
         (r"dlatent_avg", "mapping.w_avg", _same),
         (r"(?:G_)?mapping/Dense(\d+)/weight", r"mapping.fc\1.weight", _matrix),
         (r"(?:G_)?mapping/Dense(\d+)/bias", r"mapping.fc\1.bias", _same),
+        (r"(?:G_)?mapping/LabelConcat/weight", "mapping.label_weight", _same),
         (r"(?:G_)?mapping/LabelEmbed/weight", "mapping.embed.weight", _matrix),
         (r"(?:G_)?mapping/LabelEmbed/bias", "mapping.embed.bias", _same),
         (r"(?:G_)?synthesis/4x4/Const/const", "synthesis.b4.const", _first),
@@ -119,6 +120,7 @@ def read_stylegan2(state: Tensors, arguments: Arguments) -> tuple[dict[str, Any]
         *_modulated(rf"{BLOCK}/Conv0_up", r"synthesis.b\1.conv0", _turned),
         *_modulated(rf"{BLOCK}/Conv1", r"synthesis.b\1.conv1", _kernel),
         *_modulated(rf"{BLOCK}/ToRGB", r"synthesis.b\1.torgb", _kernel),
+        (rf"(?:G_)?synthesis/{BLOCK}/Skip/weight", r"synthesis.b\1.skip.weight", _kernel),
     )
     lods = [key for key in state if re.fullmatch(r"((?:G_)?synthesis/)?lod", key)]  # left from its forerunner, unused
     theirs = _in_order({key: tensor for key, tensor in state.items() if key not in lods}, rows)
