@@ -5,13 +5,13 @@ Files are written here with random weights under its names; the transcription re
 
 import math
 import re
+from itertools import pairwise
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from steerable.generators import families
-from steerable.protocols import Latents
 
 CLASSES, SHARED, CHUNK, CH = 5, 6, 4, 8
 WIDTHS = [2 * CH, 2 * CH, CH]  # of the maps 4, 8 and 16 wide
@@ -44,7 +44,7 @@ def written(norm, *, hier=True, shared=True, attention=(), counter=None, spectra
         state["shared.weight"] = torch.randn(CLASSES, SHARED, generator=rng)
     told = SHARED + CHUNK * hier
     weight("linear", WIDTHS[0] * 16, CHUNK)
-    for i, (wide, out) in enumerate(zip(WIDTHS[:-1], WIDTHS[1:], strict=True)):
+    for i, (wide, out) in enumerate(pairwise(WIDTHS)):
         for j, (a, b) in enumerate(((wide, out), (out, out)), 1):
             weight(f"blocks.{i}.0.conv{j}", b, a, 3, 3)
         weight(f"blocks.{i}.0.conv_sc", out, wide, 1, 1)

@@ -192,16 +192,6 @@ def test_another_filter_than_the_usual_is_refused_by_name(opened, name):
         families.from_tensors({**case.state, key: torch.ones(4, 4)}, case.facts["constructor"])
 
 
-@pytest.mark.parametrize("name", cases("stylegan2-ada"))
-def test_an_architecture_other_than_skip_is_refused(opened, name):
-    case, _, _ = opened(name)
-    resnet = {**case.state, "synthesis.b8.skip.weight": torch.zeros(1, 1, 1, 1)}
-    orig = {key: tensor for key, tensor in case.state.items() if "b4.torgb" not in key}
-    for state, told in ((resnet, {}), (orig, {}), (case.state, {"synthesis_kwargs": {"architecture": "resnet"}})):
-        with pytest.raises(ValueError, match=r'^[^\n]*only "skip" is known here[^\n]*$'):
-            families.from_tensors(state, told)
-
-
 @pytest.mark.parametrize("name", cases("gan-control"))
 def test_groups_without_their_places_are_refused(opened, name):
     case, _, _ = opened(name)

@@ -160,9 +160,7 @@ def _convolutions(tensors: Tensors, colours: str, offset: int) -> list[str]:
     return ["b4.conv1", *(f"b{side}.conv{k}" for side in sides[1:] for k in (0, 1))]
 
 
-def _finished(
-    tensors: Tensors, ours: dict[str, Tensor], groups: Sequence[tuple[str, int]], *, layout: str, first: int = 0
-) -> Read:
+def _finished(tensors: Tensors, ours: dict[str, Tensor], groups: Sequence[tuple[str, int]], *, layout: str, first: int = 0) -> Read:
     """The config that the tensors tell, and the tensors in our shapes; fixed noise where a file has none.
 
     Args:
