@@ -76,8 +76,8 @@ class Drive(BaseModel):
     amount: Finite = Field(description="in the unit of what moves; the sign says which way")
     course: str = "growing"
     solver: str = "soft"
-    rank: int = Field(1, ge=1, le=64)
-    leak: float = Field(0.08, gt=0, le=10)
+    rank: int = Field(default=1, ge=1, le=64)
+    leak: float = Field(default=0.08, gt=0, le=10)
 
     @model_validator(mode="after")
     def _one_way(self) -> Drive:

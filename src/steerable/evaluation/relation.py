@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -63,7 +64,7 @@ def relation(x: Float[Tensor, " k"], y: Float[Tensor, " k"]) -> Relation:
         raise ValueError(f"a correlation takes 3 classes or more, got {len(a)}. Ask for more classes.")
     if a.max() - a.min() <= 1e-9 * max(abs(a.max()), 1e-12):
         raise ValueError(f"all {len(a)} classes have the spread {a[0]:.4g}: nothing can be related to it.")
-    line = stats.linregress(a, b)
+    line: Any = stats.linregress(a, b)
     interval = stats.pearsonr(a, b).confidence_interval() if len(a) > 3 and b.max() > b.min() else (float("nan"), float("nan"))
     low, high = (float(end) for end in interval)
     slope, error = float(line.slope), float(line.stderr)
@@ -81,6 +82,6 @@ def contrast(first: Float[Tensor, " n"], second: Float[Tensor, " m"], *, names: 
     a, b = (one[~one.isnan()].double().numpy() for one in (first, second))
     if min(len(a), len(b)) < 2:
         raise ValueError(f"a two-sample t takes 2 images of each class or more, got {len(a)} of {names[0]} and {len(b)} of {names[1]}.")
-    test = stats.ttest_ind(a, b, equal_var=False)
+    test: Any = stats.ttest_ind(a, b, equal_var=False)
     means = (float(a.mean()), float(b.mean()))
     return Contrast(*names, what, means, float(test.statistic), float(test.df), float(test.pvalue), (len(a), len(b)))

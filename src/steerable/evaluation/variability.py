@@ -231,22 +231,22 @@ def _ends(
 
 
 def _classes(generator: Generator, sigma: Spread, classes: Sequence[int] | None, names: Sequence[str] | None) -> list[int]:
-    count = getattr(generator, "classes", None)
+    count = int(getattr(generator, "classes", None) or 0)
     owner = next(iter(generator.spaces.values())).owner
     if not count and classes is None:
         raise ValueError(f"{owner} has no classes: variability compares the classes of a class-conditional generator.")
     if classes is not None:
         chosen = [int(one) for one in classes]
-    elif isinstance(sigma, ImageSource) and len(sigma.classes) not in (0, int(count)):
+    elif isinstance(sigma, ImageSource) and len(sigma.classes) not in (0, count):
         raise ValueError(
             f"{sigma.name} has {len(sigma.classes)} classes, {owner} has {count}: class i of the data is taken for class i of the "
             "generator, so say which they share: classes 0-9."
         )
     else:
-        chosen = list(range(int(count)))
-    wrong = [one for one in chosen if one < 0 or (count and one >= int(count))]
+        chosen = list(range(count))
+    wrong = [one for one in chosen if one < 0 or (count and one >= count)]
     if wrong:
-        raise ValueError(f"{owner} has the classes 0 to {int(count) - 1}, got {', '.join(map(str, wrong[:5]))}.")
+        raise ValueError(f"{owner} has the classes 0 to {count - 1}, got {', '.join(map(str, wrong[:5]))}.")
     if isinstance(sigma, ImageSource) and not sigma.classes:
         raise ValueError(f"{sigma.name} has no classes: label its pictures, or leave the data out to take the generator's own.")
     if len(set(chosen)) < len(chosen) or len(chosen) < 3:

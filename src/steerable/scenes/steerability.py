@@ -211,7 +211,7 @@ def reach(subject: Subject, one: Fitted) -> Reach:
         knob.unit,
         knob.high,
         (ends[0], ends[1]),
-        float((sum(errors) / 2).std() / len(latents) ** 0.5),
+        float((torch.stack(errors).sum(0) / 2).std() / len(latents) ** 0.5),
         sum(seconds) / 2 if seconds else None,
         attribute.judge if seconds and attribute is not None else "–",
         float(one.raw.fit["held_out"][knob.name]["mean"]),

@@ -80,9 +80,9 @@ def train_classifier(
         adam.step()
     network.eval().requires_grad_(False)
     images, labels = pictures.batch(held)
-    right = [accuracy(network, part.to(device), labels.to(device)) for part in (images, distorted(images, rng))]
+    right, bent = (accuracy(network, part.to(device), labels.to(device)) for part in (images, distorted(images, rng)))
     fit = {"seed": seed, "steps": steps, "batch": batch, "size": size, "lr": lr, "pictures": len(kept)}
-    return Classified(network, *right, fit)
+    return Classified(network, right, bent, fit)
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ def digits(network: DigitNetwork | None = None) -> Groups:
     Args:
         network: that tells digits apart; the shipped predictor by default.
     """
-    network = network or load_network("digits-predictor")
+    network = network if network is not None else load_network("digits-predictor")
     return Groups(
         (
             Group("digit", 24, Contrast(digit(network)), reading=digit_class(network)),
@@ -44,7 +44,7 @@ def heads(network: HeadNetwork | None = None) -> Groups:
     Args:
         network: that reads heads; the shipped predictor by default.
     """
-    network = network or load_network("heads-predictor")
+    network = network if network is not None else load_network("heads-predictor")
     factors = (Group(feature.name, 8, Contrast(feature, "l1")) for feature in head_features(network))
     return Groups((*factors, Group(REST, 24)))
 
