@@ -23,7 +23,7 @@ from steerable.features.heads import HeadNetwork
 from steerable.features.person import PersonMask
 from steerable.features.pixels import PIXELS
 from steerable.protocols import Feature
-from steerable.shipped import WEIGHTS, entries, tensors
+from steerable.shipped import WEIGHTS, tensors
 
 JUDGES: Mapping[str, str] = {  # the second judge of an attribute: a network that no fit has seen
     "yaw": "yaw68",
@@ -33,7 +33,7 @@ JUDGES: Mapping[str, str] = {  # the second judge of an attribute: a network tha
     "mouth-width": "mouth-width68",
     "smile": "mouth-width68",
 }
-KNOWN: Mapping[str, Callable[[Mapping[str, Tensor]], nn.Module]] = {
+NETWORKS: Mapping[str, Callable[[Mapping[str, Tensor]], nn.Module]] = {
     "facemesh": FaceMesh.from_state,
     "expression": Expression.from_state,
     "landmarks68": Landmarks68.from_state,
@@ -45,7 +45,6 @@ KNOWN: Mapping[str, Callable[[Mapping[str, Tensor]], nn.Module]] = {
     "heads-predictor": HeadNetwork.from_state,
     "heads-judge": HeadNetwork.from_state,
 }
-NETWORKS = {name: maker for name, maker in KNOWN.items() if name in entries()}  # those of them that ship; make networks adds the rest
 
 
 @cache
@@ -53,10 +52,8 @@ def load_network(name: str) -> Any:
     """A measuring network with its weights, frozen; the same object at every call.
 
     Raises:
-        ValueError: an unknown name, or one that does not ship with this version.
+        ValueError: an unknown name.
     """
-    if name in KNOWN and name not in NETWORKS:
-        raise ValueError(f"the network {name} does not ship with this version. Train it once, in a checkout: make networks DATA=FOLDER.")
     return NETWORKS[checks.known(name, NETWORKS, "network")](tensors(name))
 
 
