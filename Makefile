@@ -45,7 +45,7 @@ digits: .venv/.ready         ## train the digits generators: make digits DATA=FO
 	$(TRAIN) --way plain --vary $(VARY) --steps 4000 --out digits/digits32-varied
 
 # Controllable generators, each with its controllers; an interrupted one goes on where it stopped. benchmarks/control_precision.py measures
-# them, tools/ship_control.py puts those of digits and heads into the package. How long they take has not been measured.
+# them, tools/ship_control.py puts those of digits and heads into the package.
 CONTROL = .venv/bin/steer train controllable --seed 0 --out control/$(1)
 FIT = .venv/bin/steer fit controllers --generator control/$(1)/generator.safetensors --out control/$(1)/controllers.safetensors
 networks: .venv/.ready       ## train what controllable trainings measure by: make networks DATA=FOLDER
@@ -64,7 +64,7 @@ control-plain: .venv/.ready  ## the same without the contrastive losses, to comp
 	$(call CONTROL,digits32-plain) --data "$(DATA)" --domain digits --contrast 0
 
 control-heads: .venv/.ready  ## train heads32-control on rendered heads and fit its controllers
-	$(call CONTROL,heads32-control) --domain heads --steps 8000
+	$(call CONTROL,heads32-control) --domain heads
 	$(call FIT,heads32-control)
 
 control-faces: .venv/.ready  ## learn groups in front of faces64, which stays as it is, and fit their controllers

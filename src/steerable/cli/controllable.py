@@ -86,7 +86,7 @@ def controllable(
         float,
         typer.Option(metavar="NUMBER", help="With --in-front-of: weight of the term that keeps latents where the generator expects them."),
     ] = 1.0,
-    steps: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="Steps in all; a finished training is prolonged by more.")] = 4000,
+    steps: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="Steps in all; a finished training is prolonged by more.")] = 3000,
     batch: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="Real pictures a step; two or more for every group.")] = 64,
     size: Annotated[int, typer.Option(metavar="PIXELS", help="Side of the pictures: 8, 16, 32, 64, ...")] = 32,
     split: Annotated[str, typer.Option(metavar="NAME", help="Which part of idx files and Hugging Face data sets.")] = "train",

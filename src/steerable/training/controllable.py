@@ -99,7 +99,7 @@ def train_controllable(
     *,
     out: str | os.PathLike[str],
     backbone: str = "dcgan",
-    steps: int = 4000,
+    steps: int = 3000,
     batch: int = 64,
     size: int = 32,
     width: int = 48,
