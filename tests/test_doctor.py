@@ -14,6 +14,7 @@ from toys import layered_generator, linear_generator
 
 from steerable import doctor, provenance, recipe, store, zoo
 from steerable.cli import execute
+from steerable.generators import processor
 from steerable.generators.dcgan import from_state_dict
 from steerable.generators.exported import load_exported
 from steerable.generators.families import from_tensors
@@ -277,6 +278,21 @@ def test_a_program_that_keeps_its_latents_to_itself_is_told_what_is_missing(tmp_
     assert "load_exported('mine.pt', latent_size=...)" in shown
     assert "latent_size=8" in doctor.examine(torch.jit.script(nn.Sequential(nn.Linear(8, 48)))).advice
     assert doctor.examine(load_exported(path, latent_size=8)).healthy
+
+
+def test_weights_without_a_known_network_are_told_what_their_module_lacks(tmp_path, capsys):
+    torch.save({"mine.weight": torch.zeros(3, 3)}, tmp_path / "mine.pt")
+    assert execute(["doctor", str(tmp_path / "mine.pt")]) == 1
+    shown = capsys.readouterr().out
+    assert "spaces, sample, to_space, __call__" in shown and "steerable.wrap(module, ...)" in shown and "mine.weight" in shown
+
+
+def test_where_bfloat16_is_float32_the_report_says_so(monkeypatch):
+    generator = replace(layered_generator(), options={"precision": "float32"})
+    for has, told in ((False, True), (True, False)):
+        monkeypatch.setattr(processor, "half", lambda device, has=has: has)
+        assert ("precision=bfloat16 is float32 here" in outcome(doctor.examine(generator), "speed").measured) == told
+    assert "bfloat16" not in outcome(doctor.examine(linear_generator()), "speed").measured
 
 
 def test_a_program_that_is_broken_is_bad_input(tmp_path, capsys):

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from steerable import checks, importing, progress, sampling
+from steerable.generators import families, processor
 from steerable.protocols import Generator, Images, Latents, LatentSpace
 
 METHODS = ("spaces", "sample", "to_space", "__call__")
@@ -151,16 +152,20 @@ def examine(generator: Any, *, stated: Mapping[str, str] | None = None) -> Repor
 
 
 def untold(path: Path, error: ValueError) -> Report:
-    """The report on a program of torch (TorchScript, ``torch.export``) that does not say by itself how it is called.
+    """The report on a file that is no generator by itself: a program of torch (TorchScript, ``torch.export``) that does not say how it is
+    called, or weights of a network that no family here has.
 
     Raises:
-        ValueError: ``error`` again, where the file is no such program, or something else is the matter with it.
+        ValueError: ``error`` again, where it is neither, or something else is the matter with it.
     """
-    reason = str(error)
+    reason, missing = str(error), (*METHODS, *DETAILS)
+    if families.UNKNOWN in reason:
+        advice = f"its code is not in the file: load the weights into your module, and steerable.wrap(module, ...) gives it all. {reason}"
+        return Report(name=path.stem, family="an unknown module", missing=missing, advice=advice)
     if not importing.is_program(path) or not re.search(r"(latent_size|value_range|classes)=", reason):
         raise error
     advice = f"steerable.generators.exported.load_exported({path.name!r}, latent_size=...) gives it all of them. {reason}"
-    return Report(name=path.stem, family="a program of torch", missing=(*METHODS, *DETAILS), advice=advice)
+    return Report(name=path.stem, family="a program of torch", missing=missing, advice=advice)
 
 
 class _Trial:
@@ -288,6 +293,8 @@ class _Trial:
             took = (time.perf_counter() - began) / runs
             self.seconds = self.seconds or took
             told.append(f"{size / took:.3g} images/s at batch {size}")
+        if "precision" in getattr(self.generator, "options", {}) and not processor.half(self.sample(1).values.device.type):
+            told.append("precision=bfloat16 is float32 here, for this processor has no instructions for it")
         return True, f"{', '.join(told)} ({_place(self.sample(1).values.device)})"
 
     def memory(self) -> tuple[bool | None, str]:

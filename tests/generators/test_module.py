@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from steerable.generators.module import fingerprint_of, row_seed, wrap
+from steerable.protocols import Latents
 
 
 class Painter(nn.Module):
@@ -290,3 +291,34 @@ def test_damaged_weights_are_refused_by_the_tensors_name():
 def test_latents_of_another_generator_are_refused_by_both_names(generator, labelled):
     with pytest.raises(ValueError, match=r"this generator belongs to painter \(.{4}…\), got latents of shades \(.{4}…\)"):
         generator(labelled.sample(1, seed=0))
+
+
+def test_labels_in_latents_have_to_be_classes_of_the_generator(labelled):
+    latents = labelled.sample(2, seed=0)
+    for labels, say in (
+        (torch.tensor([0, 99]), r"has the classes 0 to \d, got \[0, 99\]"),
+        (torch.tensor([-1, 0]), r"has the classes 0 to \d, got \[-1, 0\]"),
+        (torch.ones(2, 50), r"weights that mix classes of \S+ are \(n, \d\), got \(2, 50\)"),
+    ):
+        with pytest.raises(ValueError, match=say):
+            labelled(Latents(latents.values, latents.space, labels))
+
+
+@pytest.mark.parametrize("labels", ["cat", True, int])
+def test_labels_that_are_no_numbers_are_refused(labelled, labels, no_annotation_checks):
+    with pytest.raises(ValueError, match=r"^[^\n]*classes? [^\n]*0 to[^\n]*$|^labels are class indices[^\n]*$"):
+        labelled.sample(1, seed=0, labels=labels)
+
+
+def test_what_is_no_latents_is_told_how_to_become_some(generator, no_annotation_checks):
+    values = generator.sample(1, seed=0).values
+    with pytest.raises(TypeError, match=r'takes Latents, got a Tensor: Latents\(values, generator\.spaces\["z"\]\)'):
+        generator(values)
+    with pytest.raises(TypeError, match=r"computes in torch\.float32, got latents of torch\.float64: values\.to\(torch\.float32\)"):
+        generator(Latents(values.double(), generator.spaces["z"]))
+
+
+@pytest.mark.parametrize("wrong", [{"n": 1.5, "seed": 0}, {"n": 1, "seed": "0"}, {"n": True, "seed": 0}])
+def test_numbers_and_seeds_that_are_not_whole_are_refused(generator, wrong, no_annotation_checks):
+    with pytest.raises(TypeError, match=r"^sample takes n latents of a seed, two whole numbers; got [^\n]*$"):
+        generator.sample(**wrong)

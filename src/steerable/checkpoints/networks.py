@@ -76,7 +76,7 @@ def networks_in(value: Any) -> tuple[list[StoredNetwork], dict[str, Any]]:
     """The networks of an object, and the tensors that stand beside them."""
     walk = Walk()
     if _is_tensor(value):
-        raise ValueError("it holds a Tensor, expected a state dict")
+        raise ValueError("it holds a Tensor, expected a state dict: torch.save(netG.state_dict(), FILE)")
     names: Iterable[str] = ()
     if isinstance(value, tuple | list):
         if len(value) == 3 and all(_tensorflow(one) is not None for one in value):

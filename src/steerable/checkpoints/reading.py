@@ -27,6 +27,7 @@ ADVICE = {
     "a Git LFS pointer, not the file itself": " Fetch what it points to: git lfs pull.",
     "an empty file": " Fetch it again.",
 }
+EARLY = ("ends in the middle", "stops early", "ends before")
 PROGRAMS = ("TorchScript", "torch.export")  # archives that hold a program: run by torch, not read here
 
 
@@ -122,7 +123,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         kind = "a zip / torch file"
         kind = format_of(weights)
         if kind not in READERS:
-            advice = ADVICE.get(kind, "")
+            advice = " Give the folder that it lies in." if path.name in folders.CONFIGS else ADVICE.get(kind, "")
             if kind in PROGRAMS:
                 kind, advice = f"a program of {kind}", " It is run as it is, and not imported: load_generator(FILE)."
             raise _Other(f"{kind}; expected weights: safetensors, a torch file, or a pickle of NVIDIA's.{advice}")
@@ -131,7 +132,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     except _Other as other:
         raise ValueError(f"{path} is {other}") from None
     except ValueError as error:
-        raise ValueError(f"{path} is {kind}: {_one_line(error)}.") from error
+        reason = _one_line(error)
+        again = " Fetch it again." if any(words in reason for words in EARLY) else ""
+        raise ValueError(f"{path} is {kind}: {reason}.{again}") from error
     except Exception as error:  # what damaged content raises in the libraries has no end
         raise ValueError(f"{path} is {kind}: it is damaged ({type(error).__name__}: {_one_line(error)}).") from error
 
@@ -166,7 +169,7 @@ def _checkpoint(path: Path, kind: str, value: Any, seen: list[str], arguments: M
         if inert:
             named = ", ".join(inert[:3]) + (f" and {len(inert) - 3} more" if len(inert) > 3 else "")
             raise ValueError(f"it holds no tensors that can be read without calling {named}; nothing was executed")
-        raise ValueError(f"it holds {networks.what_is(value)} without tensors, expected a state dict")
+        raise ValueError(f"it holds {networks.what_is(value)} without tensors, expected a state dict: torch.save(netG.state_dict(), FILE)")
     return Checkpoint(path, kind, tuple(network for network in found if network.entries or network.trouble), loose, arguments, inert, {})
 
 

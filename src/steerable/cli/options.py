@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from steerable.protocols import Feature
 
 GENERATOR = "faces64"
+FILES = (".png", ".jpg", ".gif", ".mp4", ".html", ".json", ".safetensors", ".pt", ".pkl")  # what no folder is called
 
 GeneratorName = Annotated[
     str,
@@ -148,11 +149,13 @@ def folder(path: Path) -> Path:
     """``path``, if a folder is there or can be made. Asked before the work, so that no result is lost for want of a place.
 
     Raises:
-        ValueError: something else stands there or above it, or it is not ours to write.
+        ValueError: the name of a file, something else stands there or above it, or it is not ours to write.
     """
     nearest = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
     if not nearest.is_dir():
         raise ValueError(f"{path} cannot be a folder: {nearest} is a file. Choose another --out.")
+    if path.suffix in FILES and nearest != path:
+        raise ValueError(f"a folder is written, and {path} is the name of a file. Use --out {path.with_suffix('')}.")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise ValueError(f"{nearest} cannot be written to: choose another --out.")
     return path

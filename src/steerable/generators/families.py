@@ -52,6 +52,7 @@ LAYOUTS: tuple[Layout, ...] = (
     *tensorflow_layouts.LAYOUTS,
     *dcgan.LAYOUTS,
 )
+UNKNOWN = "the keys of no known generator"  # in the error that says so
 DISCRIMINATORS = (  # keys of the published discriminators
     r"(D\.)?(b\d+\.)?fromrgb\.weight",
     r"(b\d+\.)?fromrgb\.weight",
@@ -97,9 +98,7 @@ def layout_of(tensors: Tensors, *, name: str = "the checkpoint") -> Layout:
     nearest = max(LAYOUTS, key=lambda layout: layout.share(tensors))
     share = nearest.share(tensors)
     guess = f"the nearest is {nearest.family} in the {nearest.name} layout ({share:.0%} of its signs)" if share else "none is near"
-    raise ValueError(
-        f"{name} has the keys of no known generator ({listed(list(tensors), 3)}); {guess}. A network of your own: steerable.wrap(module)."
-    )
+    raise ValueError(f"{name} has {UNKNOWN} ({listed(list(tensors), 3)}); {guess}. A network of your own: steerable.wrap(module).")
 
 
 def build(family: str, config: Mapping[str, Any], tensors: Tensors, *, name: str) -> ModuleGenerator:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -115,6 +116,9 @@ class ModuleGenerator:
             ValueError: n < 1, a negative seed, psi outside [0, 2], an unknown space, labels that do not exist,
                 truncation in a space where it shows nothing, parts that the generator does not have, values out of reach.
         """
+        if any(isinstance(one, bool) or not isinstance(one, Integral) for one in (n, seed)):
+            raise TypeError(f"sample takes n latents of a seed, two whole numbers; got n={n!r}, seed={seed!r}.")
+        n, seed = int(n), int(seed)
         if n < 1 or seed < 0:
             raise ValueError(f"sample takes n >= 1 latents of a seed >= 0, got n={n}, seed={seed}.")
         first, last = next(iter(self.stages.values())), checks.known(space or home(self), self.spaces, "latent space")
@@ -179,8 +183,8 @@ class ModuleGenerator:
         Raises:
             ValueError: psi out of range, a space without a mean latent, cutoff without layers, an unknown part.
         """
-        if not 0 <= psi <= 2:
-            raise ValueError(f"psi is the distance to the mean latent that is kept, 0 to 2 (1 = off); got {psi}.")
+        if isinstance(psi, str) or not 0 <= psi <= 2:
+            raise ValueError(f"psi is the distance to the mean latent that is kept, 0 to 2 (1 = off); got {psi!r}.")
         stage, space = self._stage_of(latents), latents.space
         if stage.centre is None:
             fit = ", ".join(f'"{name}"' for name, other in self.stages.items() if other.centre is not None)
@@ -188,8 +192,8 @@ class ModuleGenerator:
             raise ValueError(f"{self.name} divides the length of {space.name} out, so truncation shows nothing there; {advice}")
         if cutoff is not None and not space.layers:
             raise ValueError(f'cutoff counts layers, and {space.name} has none: use space="w+", or leave cutoff out.')
-        if cutoff is not None and not 0 <= cutoff <= len(space.layers):
-            raise ValueError(f"cutoff is 0 to {len(space.layers)} layers of {space}, got {cutoff}.")
+        if cutoff is not None and (not isinstance(cutoff, Integral) or not 0 <= cutoff <= len(space.layers)):
+            raise ValueError(f"cutoff is 0 to {len(space.layers)} layers of {space}, got {cutoff!r}.")
         centre = stage.centre().to(latents.values)
         pulled = centre + psi * (latents.values - centre)
         keep = torch.ones_like(pulled, dtype=torch.bool)
@@ -255,10 +259,30 @@ class ModuleGenerator:
         return stage.step(values, labels, **{option: self.options[option] for option in stage.takes})
 
     def _stage_of(self, latents: Latents) -> Stage:
+        if not isinstance(latents, Latents):
+            some = home(self)
+            raise TypeError(
+                f'{self.name} takes Latents, got a {type(latents).__name__}: Latents(values, generator.spaces["{some}"]), '
+                "or generator.sample(4, seed=0)."
+            )
         checks.lives_in(latents, self.spaces.get(latents.space.name, next(iter(self.spaces.values()))), "this generator")
-        if latents.labels is not None and not self.classes:
-            raise ValueError(f"{self.name} has no classes, got latents with labels. Leave labels out.")
+        like = next(self.network.parameters(), latents.values)
+        if latents.values.dtype != like.dtype:
+            raise TypeError(f"{self.name} computes in {like.dtype}, got latents of {latents.values.dtype}: values.to({like.dtype}).")
+        self._fitting(latents.labels)
         return self.stages[latents.space.name]
+
+    def _fitting(self, labels: Tensor | None) -> None:
+        """Refuse labels that the network has no classes for."""
+        if labels is None:
+            return
+        if not self.classes:
+            raise ValueError(f"{self.name} has no classes, got latents with labels. Leave labels out.")
+        if labels.is_floating_point():
+            if labels.shape[1] != self.classes:
+                raise ValueError(f"weights that mix classes of {self.name} are (n, {self.classes}), got {tuple(labels.shape)}.")
+        elif labels.dtype == torch.bool or not 0 <= int(labels.min()) <= int(labels.max()) < self.classes:
+            raise ValueError(f"{self.name} has the classes 0 to {self.classes - 1}, got {str(sorted(set(labels.tolist())))[:60]}.")
 
     def _truncated_in(self, last: str) -> str:
         """The last space up to ``last`` that has a mean latent."""
@@ -273,7 +297,10 @@ class ModuleGenerator:
                 raise ValueError(f"{self.name} has no classes, got labels {given}. Leave labels out.")
             return None
         n = len(drawn)
-        labels = torch.as_tensor(drawn if given is None else [given] * n if isinstance(given, int) else given)
+        try:
+            labels = torch.as_tensor(drawn if given is None else [given] * n if isinstance(given, int) else given)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"labels are class indices 0 to {self.classes - 1}, got {str(given)[:60]!r}.") from error
         if labels.is_floating_point() and labels.shape == (n, self.classes):
             return checks.finite(labels, "labels").to(device)
         if labels.shape != (n,) or labels.is_floating_point():
@@ -281,9 +308,8 @@ class ModuleGenerator:
                 f"labels are {n} class indices, or weights ({n}, {self.classes}) that mix classes; "
                 f"got {labels.dtype} {tuple(labels.shape)}."
             )
-        if int(labels.min()) < 0 or int(labels.max()) >= self.classes:
-            raise ValueError(f"{self.name} has the classes 0 to {self.classes - 1}, got {sorted({int(i) for i in labels})}.")
-        return labels.to(device)
+        self._fitting(labels)
+        return labels.long().to(device)
 
 
 def generator_of(network: Any, *, name: str) -> ModuleGenerator:

@@ -229,6 +229,8 @@ class StyleGAN2(nn.Module):
             if noise != "fixed":
                 raise ValueError(f'noise is "fixed", "none" or a list of {len(convolutions)} tensors, got "{noise}".')
             return ["fixed"] * len(convolutions)
+        if not isinstance(noise, Sequence) or not all(hasattr(given, "__array__") for given in noise):
+            raise ValueError(f'noise is "fixed", "none" or a list of {len(convolutions)} tensors, got {str(noise)[:60]}.')
         maps = [torch.as_tensor(given) for given in noise]
         if len(maps) != len(convolutions):
             raise ValueError(f"noise is one tensor for each of {len(convolutions)} convolutions, got {len(maps)}.")
