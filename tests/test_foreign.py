@@ -67,7 +67,7 @@ def test_a_direction_moves_latents_by_what_the_file_says(toy, tmp_path):
 
 def test_z_and_w_of_one_size_have_to_be_told_apart(generator, tmp_path):
     path = npy(tmp_path / "age.npy", unit(1, 4))
-    with pytest.raises(ValueError, match=r'holds \(1, 4\), which fits z and w of layered \(.*\): say which, space="w"\.$'):
+    with pytest.raises(ValueError, match=r'holds \(1, 4\), which fits z and w of layered \(.*\): say which, --space w or space="w"\.$'):
         load_directions(path, generator)
     assert load_directions(path, generator, space="z").space == generator.spaces["z"]
     assert load_directions(path, generator, space="w").space == generator.spaces["w"]

@@ -19,7 +19,9 @@ from toys import OnePixel, layered_generator, linear_generator
 
 import steerable
 from steerable import cards, hub, store, zoo
+from steerable.controls.chain import Chain
 from steerable.controls.directions import Directions, join
+from steerable.controls.walk import Step, Walk
 from steerable.fitting.axes import fit_axes
 from steerable.fitting.walks import fit_directions
 from steerable.generators.dcgan import from_state_dict
@@ -184,6 +186,30 @@ def test_the_code_on_a_card_runs(toy, generator, control):
         names: dict[str, object] = {}
         exec(text.split("```python\n")[1].split("```")[0], names)
         assert names["images"].shape == (4, 3, 8, 8)
+
+
+def test_controls_of_every_kind_that_is_saved_come_back_with_a_card_that_runs(toy, generator):
+    space = generator.spaces["z"]
+    step = Step(torch.eye(6)[None] / 9, torch.zeros(1, 6), torch.eye(6)[None] / 9, torch.zeros(1, 6))
+    walk = Walk((Knob("zoom", "log2", -1, 1),), space, step, step, (0.5, 0.5), {"method": "walk"})
+    straight = Directions((Knob("yaw", "deg", -9, 9),), space, torch.eye(6)[:1])
+    for made in (walk, Chain((straight, walk))):
+        steerable.push_to_hub(generator, "me/tiny", licence="mit")
+        steerable.push_to_hub(made, "me/walk", licence="mit", generator="hf://me/tiny")
+        _, text = card_of(toy, "me/walk")
+        names: dict[str, object] = {}
+        exec(text.split("```python\n")[1].split("```")[0], names)
+        assert type(names["control"]) is type(made) and names["images"].shape == (4, 3, 8, 8)
+        assert "| zoom | log2 | -1 to 1 |" in text
+
+
+def test_save_writes_either_and_nothing_else(generator, control, tmp_path, no_annotation_checks):
+    steerable.save(generator, tmp_path / "g.safetensors")
+    steerable.save(control, tmp_path / "c.safetensors")
+    assert steerable.load_generator(tmp_path / "g.safetensors").fingerprint == generator.fingerprint
+    assert torch.equal(steerable.load_control(tmp_path / "c.safetensors").vectors, control.vectors)
+    with pytest.raises(TypeError, match="save takes a generator or a control, got a dict"):
+        steerable.save({}, tmp_path / "d.safetensors")
 
 
 @pytest.mark.parametrize("licence", ["", "Apache 2.0", "MIT!"])

@@ -41,6 +41,7 @@ from .render import strip as strip
 from .sampling import measure as measure
 from .store import import_generator as import_generator
 from .store import load_control as load_control
+from .store import save as save
 from .store import save_control as save_control
 from .store import save_generator as save_generator
 from .training.steerable import train_steerable as train_steerable

@@ -16,14 +16,14 @@ from typing import Any
 from steerable import hub, store
 from steerable.controls.directions import Directions
 from steerable.generators.module import ModuleGenerator
-from steerable.protocols import Knob
+from steerable.protocols import Control, Knob
 
 VERSION = 1
 KNOBS = 200  # rows of the table of knobs in a card, at most
 
 
 def push_to_hub(
-    thing: ModuleGenerator | Directions,
+    thing: ModuleGenerator | Control,
     repo: str,
     *,
     licence: str,
@@ -51,7 +51,7 @@ def push_to_hub(
         The address of exactly this upload, ``hf://owner/name@commit``.
 
     Raises:
-        TypeError: neither a generator nor a control.
+        TypeError: neither a generator nor a control, or one that no file can rebuild.
         ValueError: a licence or repository that is none, no right to write, no network.
     """
     from huggingface_hub import HfApi
@@ -61,7 +61,7 @@ def push_to_hub(
         raise ValueError(f'a repository is owner/name, got "{repo}". A branch is given by revision=.')
     if not re.fullmatch(r"[a-z0-9]+([.-][a-z0-9]+)*", licence):
         raise ValueError(f'licence is a short name in small letters such as "apache-2.0", "cc-by-nc-4.0" or "other"; got "{licence}".')
-    if not isinstance(thing, ModuleGenerator | Directions):
+    if not isinstance(thing, ModuleGenerator) and not hasattr(thing, "steer"):
         raise TypeError(f"push_to_hub takes a generator or a control, got a {type(thing).__name__}.")
     api = HfApi(endpoint=endpoint, token=token, library_name="steerable")
     with tempfile.TemporaryDirectory() as folder:
@@ -86,7 +86,7 @@ def push_to_hub(
 
 
 def write_folder(
-    thing: ModuleGenerator | Directions,
+    thing: ModuleGenerator | Control,
     folder: Path,
     *,
     repo: str,
@@ -99,10 +99,11 @@ def write_folder(
     import steerable
 
     folder.mkdir(parents=True, exist_ok=True)
-    if isinstance(thing, Directions):
-        kind, fingerprint, path = "control", thing.space.fingerprint, store.save_control(thing, folder / "control.safetensors")
+    if isinstance(thing, ModuleGenerator):
+        kind, fingerprint, of = "generator", thing.fingerprint, _generator_card(thing)
     else:
-        kind, fingerprint, path = "generator", thing.fingerprint, store.save_generator(thing, folder / "generator.safetensors")
+        kind, fingerprint, of = "control", thing.space.fingerprint, _control_card(thing, generator)
+    path = store.save(thing, folder / f"{kind}.safetensors")
     manifest = {
         "version": VERSION,
         "kind": kind,
@@ -114,7 +115,6 @@ def write_folder(
         "steerable": steerable.__version__,
     }
     (folder / hub.MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    of = _control_card(thing, generator) if isinstance(thing, Directions) else _generator_card(thing)
     header, title, body = of(repo)
     card = _card({"license": licence, "fingerprint": fingerprint, **header}, tags, title, description, body, manifest)
     (folder / hub.CARD).write_text(card, encoding="utf-8")
@@ -165,23 +165,25 @@ def _generator_card(generator: ModuleGenerator):
     return card
 
 
-def _control_card(control: Directions, generator: str):
-    space = control.space
+def _control_card(control: Control, generator: str):
+    space, fit = control.space, getattr(control, "fit", {})
     names = [knob.name for knob in control.knobs]
+    turned = {knob.name: float(f"{(knob.low + knob.high) / 2:.3g}") for knob in control.knobs if knob.neutral is None} or {names[0]: 1.0}
+    straight = ["latent-direction"] if isinstance(control, Directions) else []
 
     def card(repo: str) -> tuple[dict[str, Any], str, list[str]]:
-        header = {"tags": ["gan", "latent-direction"], "spaces": {space.name: list(space.shape)}, "knobs": names[:KNOBS]}
+        header = {"tags": ["gan", "latent-control", *straight], "spaces": {space.name: list(space.shape)}, "knobs": names[:KNOBS]}
         rows = [
-            (knob.name, knob.unit or "–", f"{knob.low:.3g} to {knob.high:.3g}", _middle(knob), _score(control.fit, knob.name))
+            (knob.name, knob.unit or "–", f"{knob.low:.3g} to {knob.high:.3g}", _middle(knob), _score(fit, knob.name))
             for knob in control.knobs[:KNOBS]
         ]
         table = _table(("knob", "unit", "range", "population p5, p50, p95", "score"), rows)
         more = [f"… and {len(names) - KNOBS} more.", ""] if len(names) > KNOBS else []
-        ranges = "not measured" if control.fit.get("calibrated") is False and "calibration" not in control.fit else "measured, usable"
+        ranges = "not measured" if fit.get("calibrated") is False and "calibration" not in fit else "measured, usable"
         origin = [
             f"Moves latents in {space.name} {tuple(space.shape)} of the generator {space.generator or 'with the fingerprint'} "
             f"(`{space.fingerprint}`), and of no other: another one is refused.",
-            f"Method: {control.fit.get('method') or 'not stated'}. Ranges: {ranges}.",
+            f"Method: {fit.get('method') or 'not stated'}. Ranges: {ranges}.",
         ]
         use = [
             "```python",
@@ -190,7 +192,7 @@ def _control_card(control: Directions, generator: str):
             f"generator = steerable.load_generator({json.dumps(generator or 'the generator of this fingerprint', ensure_ascii=False)})",
             f'control = steerable.load_control("hf://{repo}", generator=generator)',
             f"latents = generator.sample(4, seed=0, space={json.dumps(space.name)})",
-            f"moved = control.steer(latents, steerable.amounts(control, 4, {{{json.dumps(names[0], ensure_ascii=False)}: 1.0}}))",
+            f"moved = control.steer(latents, steerable.amounts(control, 4, {json.dumps(turned, ensure_ascii=False)}))",
             "images = generator(moved)",
             "```",
         ]

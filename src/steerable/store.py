@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
+from safetensors.torch import save as packed
 from torch import Tensor
 
 from steerable import checks, files, hub, importing, shipped
@@ -36,6 +37,19 @@ from steerable.protocols import Control, Generator, Images, Knob, LatentSpace
 VERSION = 1
 CONTROLS = ("directions", "walk", "chain", "amortised", "controllers")
 logger = logging.getLogger(__name__)
+
+
+def save(thing: ModuleGenerator | Control, path: str | os.PathLike[str]) -> Path:
+    """Write a generator or a control, as ``save_generator`` or ``save_control``.
+
+    Raises:
+        TypeError: neither of the two, or one that no file can rebuild.
+    """
+    if isinstance(thing, ModuleGenerator):
+        return save_generator(thing, path)
+    if not hasattr(thing, "steer"):
+        raise TypeError(f"save takes a generator or a control, got a {type(thing).__name__}.")
+    return save_control(thing, path)
 
 
 def save_control(control: Control, path: str | os.PathLike[str]) -> Path:
@@ -67,7 +81,7 @@ def control_bytes(control: Control) -> bytes:
         TypeError: a control that needs its generator or a feature to steer: a trajectory, a value set by number, one of your own.
     """
     tensors, description = _control_parts(control)
-    return save(tensors, metadata={"steerable": json.dumps({**description, "version": VERSION}, sort_keys=True)})
+    return packed(tensors, metadata={"steerable": json.dumps({**description, "version": VERSION}, sort_keys=True)})
 
 
 def _control_parts(control: Control) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -172,7 +186,7 @@ def save_feature(feature: NetworkFeature, path: str | os.PathLike[str]) -> Path:
     """Write a feature that ``fit_feature`` made: its head, without the backbone."""
     tensors, rest = labels.head_state(feature)
     description = {"kind": "feature", "version": VERSION, **rest}
-    return files.write_bytes(path, save(tensors, metadata={"steerable": json.dumps(description, sort_keys=True)}))
+    return files.write_bytes(path, packed(tensors, metadata={"steerable": json.dumps(description, sort_keys=True)}))
 
 
 def load_feature(path: str | os.PathLike[str], backbone: Callable[[Images], Tensor]) -> NetworkFeature:
@@ -207,7 +221,7 @@ def save_generator(
     tensors, description = _generator_parts(generator, origin or {})
     if half:
         tensors = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
-    return files.write_bytes(path, save(tensors, metadata=description))
+    return files.write_bytes(path, packed(tensors, metadata=description))
 
 
 def _generator_parts(generator: ModuleGenerator, origin: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
