@@ -178,9 +178,8 @@ def _space_of(found: Found, generator: Generator, asked: str | None, layers: str
     if layers is not None and "w" in fits:  # a restriction to layers has a meaning from w on only
         return fits["w"]
     if len(fits) > 1:
-        raise ValueError(
-            f'{what} holds {shape}, which fits {" and ".join(fits)} of {owner}: say which, space="{list(fits)[-1]}" or --space {list(fits)[-1]}.'
-        )
+        last = list(fits)[-1]
+        raise ValueError(f'{what} holds {shape}, which fits {" and ".join(fits)} of {owner}: say which, --space {last} or space="{last}".')
     return next(iter(fits.values()))
 
 
