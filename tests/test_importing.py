@@ -323,3 +323,22 @@ def test_a_program_of_torch_is_not_imported(tmp_path):
         import_generator(tmp_path / "p.pt")
     with pytest.raises(ValueError, match=r"p\.pt is a program of TorchScript"):
         read_checkpoint(tmp_path / "p.pt")
+
+
+@ABSENT
+def test_arguments_that_a_file_lacks_can_be_given(tmp_path, capsys):
+    case = parity.load(next(name for name in NAMED if name.startswith("gancontrol")))
+    path, told = saved({"g_ema": case.state}, tmp_path / "mine.pt"), {"sub_groups_dict": case.facts["sub_groups_dict"]}
+    assert execute(["import", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert "their order in the latent" in said and "steer import FILE --arguments args.json" in said and said.count("\n") == 1
+    (tmp_path / "args.json").write_text(json.dumps(told), encoding="utf-8")
+    assert execute(["import", str(path), "--arguments", str(tmp_path / "args.json"), "--out", str(tmp_path / "out.safetensors")]) == 0
+    given = zoo.load_generator(path, arguments=told)
+    assert zoo.load_generator(tmp_path / "out.safetensors").network.config == given.network.config
+    with pytest.raises(ValueError, match="their order in the latent"):  # what is kept in the cache is that of its arguments
+        zoo.load_generator(path)
+    for bad, say in (("nowhere.json", "is no file"), ("mine.pt", "damaged")):
+        capsys.readouterr()
+        assert execute(["import", str(path), "--arguments", str(tmp_path / bad), "--out", str(tmp_path / "bad.safetensors")]) == 2
+        assert say in (said := capsys.readouterr().err) and said.count("\n") == 1 and not (tmp_path / "bad.safetensors").exists()

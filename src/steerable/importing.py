@@ -50,12 +50,15 @@ def _format(path: Path) -> str:
         return ""  # read_checkpoint says what is wrong
 
 
-def imported(path: str | os.PathLike[str], *, network: str | None = None, name: str | None = None) -> Imported:
+def imported(
+    path: str | os.PathLike[str], *, network: str | None = None, name: str | None = None, arguments: Mapping[str, Any] | None = None
+) -> Imported:
     """The generator of a file or folder, in any published layout of a known family.
 
     Args:
         network: which one, where the file has several: "G_ema".
         name: of the generator, for messages and files; the file's own by default.
+        arguments: of its constructor, where they are not in the file nor beside it; they go before those that are.
 
     Raises:
         ValueError: in one line: no checkpoint, damaged, a discriminator, of no known family, several networks.
@@ -66,16 +69,16 @@ def imported(path: str | os.PathLike[str], *, network: str | None = None, name: 
     name = name or name_of(Path(path))
     picked, tensors = _picked(checkpoint, network)
     try:
-        arguments = {**picked.arguments, **checkpoint.arguments}
+        told = {**checkpoint.arguments, **(arguments or {})}
         layout = families.layout_of(families.without_prefix(tensors), name=name).name
-        generator = _made(tensors, arguments, name)
+        generator = _made(tensors, {**picked.arguments, **told}, name)
     except ValueError as error:
         odd = [one for one in checkpoint.inert if one != networks.PERSISTENT][:3]
         note = f" It also names {', '.join(odd)}, which was not executed." if odd else ""
         raise ValueError(f"{path}: {' '.join(str(error).split()).rstrip('.')}.{note}") from error
     origin = {
         "source": Path(path).name,
-        "sha256": digest_of(checkpoint.source, checkpoint.arguments),
+        "sha256": digest_of(checkpoint.source, told),
         "format": checkpoint.format,
         "network": picked.name,
         "class": picked.class_name,

@@ -265,13 +265,16 @@ def _config_digest(family: Any, config: Any) -> str:
     return digest(json.dumps([family, config], sort_keys=True).encode())
 
 
-def load_generator_file(path: str | os.PathLike[str], *, network: str | None = None) -> ModuleGenerator:
+def load_generator_file(
+    path: str | os.PathLike[str], *, network: str | None = None, arguments: Mapping[str, Any] | None = None
+) -> ModuleGenerator:
     """A generator from any checkpoint of a known family, ours or published elsewhere; nothing in the file is executed.
 
     What is not safetensors is imported once, and kept in ``importing.cache_folder()``.
 
     Args:
         network: which network of the file, where it has several: "G_ema".
+        arguments: see ``importing.imported``.
 
     Raises:
         ValueError: in one line: any other content, damaged files, discriminators, networks of no known family.
@@ -283,15 +286,15 @@ def load_generator_file(path: str | os.PathLike[str], *, network: str | None = N
         tensors, description = _unpack(path.read_bytes(), str(path))
         if description:
             return _own_generator(tensors, description, path, importing.name_of(path))
-        return importing.imported(path, network=network).generator
-    kept = _kept(path, network)
+        return importing.imported(path, network=network, arguments=arguments).generator
+    kept = _kept(path, network, arguments or {})
     if kept is not None and kept.is_file():
         try:
             tensors, description = _unpack(kept.read_bytes(), str(kept))
             return _own_generator(tensors, {**description, "name": importing.name_of(path)}, kept, importing.name_of(path))
         except (ValueError, OSError):
             logger.info("%s in the cache is damaged: importing %s anew", kept, path)
-    found = importing.imported(path, network=network)
+    found = importing.imported(path, network=network, arguments=arguments)
     if kept is not None:
         try:
             save_generator(found.generator, kept, origin=found.origin)
@@ -307,7 +310,12 @@ def generator_in(content: bytes, *, name: str) -> ModuleGenerator:
 
 
 def import_generator(
-    source: str | os.PathLike[str], out: str | os.PathLike[str] | None = None, *, network: str | None = None, name: str | None = None
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    network: str | None = None,
+    name: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
 ) -> Path:
     """Read anybody's checkpoint without executing it, and write it as safetensors with a description as JSON beside it.
 
@@ -316,6 +324,7 @@ def import_generator(
         out: the file to write; NAME.safetensors in the current folder by default.
         network: which network of the file, where it has several: "G_ema".
         name: of the generator; the source's own by default.
+        arguments: of its constructor, where they are neither in the source nor beside it: {"conv_clamp": 256}.
 
     Returns:
         The file; it loads to the same images and the same fingerprint.
@@ -331,7 +340,7 @@ def import_generator(
     beside = out.with_suffix(".json")
     if source.is_file() and source.resolve() in (out.resolve(), beside.resolve()):
         raise ValueError(f"{source} would be written over itself: choose another --out.")
-    found = importing.imported(source, network=network, name=name)
+    found = importing.imported(source, network=network, name=name, arguments=arguments)
     save_generator(found.generator, out, origin=found.origin)
     files.write_text(beside, json.dumps(describe_generator(found.generator, found.origin), indent=1) + "\n")
     return out
@@ -342,12 +351,12 @@ def described(path: str | os.PathLike[str]) -> dict[str, Any]:
     return _unpack(read_bytes(Path(path)), str(path))[1]
 
 
-def _kept(path: Path, network: str | None) -> Path | None:
+def _kept(path: Path, network: str | None, arguments: Mapping[str, Any]) -> Path | None:
     """Where in the cache the import of a file is kept; None for what is no checkpoint."""
     try:
         weights = folders.weights_in(path) if path.is_dir() else path
-        source = importing.digest_of(weights, folders.arguments_beside(weights))
-    except (ValueError, OSError):
+        source = importing.digest_of(weights, {**folders.arguments_beside(weights), **arguments})
+    except (ValueError, OSError, TypeError):
         return None
     key = digest(json.dumps([source, network, importing.VERSION, VERSION]).encode())
     return importing.cache_folder() / "generators" / f"{key}.safetensors"

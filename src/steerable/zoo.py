@@ -8,7 +8,9 @@ Where the files come from: ``tools/`` has the command that made each; NOTICE has
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from steerable import checks, hub, store
 from steerable.features.ready import FEATURES as FEATURES
@@ -27,23 +29,26 @@ from steerable.shipped import content, entries, tensors
 from steerable.shipped import read as read
 
 
-def load_generator(name: str | os.PathLike[str], *, network: str | None = None, device: str = "cpu") -> ModuleGenerator:
+def load_generator(
+    name: str | os.PathLike[str], *, network: str | None = None, arguments: Mapping[str, Any] | None = None, device: str = "cpu"
+) -> ModuleGenerator:
     """A shipped generator by name, one from a file, or one from the Hub: "faces64", "out/mine.pkl", "hf://owner/repo".
 
     Args:
         network: which network of a file that holds several, "G_ema" for example; left out, the averaged generator.
+        arguments: of its constructor, for files that neither hold them nor have them beside: ``{"conv_clamp": 256}``.
 
     Raises:
         ValueError: an unknown name, a file that holds no generator, an address that leads nowhere; see ``hub.fetch``.
     """
     if hub.is_address(name):
-        return store.load_generator_file(hub.fetch(name), network=network).to(device)
+        return store.load_generator_file(hub.fetch(name), network=network, arguments=arguments).to(device)
     known = [entry.name for entry in entries().values() if entry.kind == "generator"]
     text = os.fspath(name)
     if text in known:
         return _shipped_generator(text).to(device)
     if Path(text).exists() or Path(text).suffix or os.sep in text:
-        return store.load_generator_file(text, network=network).to(device)
+        return store.load_generator_file(text, network=network, arguments=arguments).to(device)
     checks.known(text, known, "generator")
     raise AssertionError("checks.known has refused the name")
 

@@ -47,7 +47,7 @@ def arguments_beside(weights: Path) -> Mapping[str, Any]:
         candidates = [weights.parent / name for name in CONFIGS] if weights.name in WEIGHTS else []
     for path in candidates:
         if path.is_file():
-            return _json(path)
+            return read_arguments(path)
     return {}
 
 
@@ -57,7 +57,14 @@ def _iteration(path: Path) -> tuple[int, str]:
     return (int(found[-1]) if found else -1, path.name)
 
 
-def _json(path: Path) -> Mapping[str, Any]:
+def read_arguments(path: Path) -> Mapping[str, Any]:
+    """The constructor arguments in a JSON file.
+
+    Raises:
+        ValueError: no file, or one that is no mapping of names to values.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} is no file: constructor arguments are a JSON file with their names and values")
     if path.stat().st_size > LARGEST:
         raise ValueError(f"{path.name} has {path.stat().st_size} bytes, which no configuration has")
     try:

@@ -26,20 +26,30 @@ def import_(
         str | None, typer.Option(metavar="NAME", help="Which network of the file, G_ema for example; the averaged generator by default.")
     ] = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the generator; FILE's own by default.")] = None,
+    arguments: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="JSON with the arguments of the network's constructor, where FILE has none: conv_clamp, BN_eps, sub_groups_dict, ...; "
+            "those in FILE or beside it by default.",
+        ),
+    ] = None,
 ) -> None:
     """Read a generator without executing anything that FILE carries, and write it as safetensors, with a description as JSON beside it."""
     from steerable import importing, store
+    from steerable.checkpoints import folders
 
     name = name or importing.name_of(file)
     out = options.file(out or Path(f"{name}.safetensors"), ".safetensors", "a generator")
-    written = store.import_generator(file, out, network=network, name=name)
+    told = None if arguments is None else folders.read_arguments(arguments)
+    written = store.import_generator(file, out, network=network, name=name, arguments=told)
     generator = store.load_generator_file(written)
-    told = store.described(written)
-    origin, (channels, height, width) = told["origin"], generator.image_shape
+    described = store.described(written)
+    origin, (channels, height, width) = described["origin"], generator.image_shape
     spaces = ", ".join(f"{space.name} {' x '.join(map(str, space.shape))}" for space in generator.spaces.values())
     which = f", network {origin['network']}" if origin["network"] else ""
     say(f"{file}: {origin['format']}{which}")
-    say(f"family:      {told['family']} in the {origin['layout']} layout")
+    say(f"family:      {described['family']} in the {origin['layout']} layout")
     say(
         f"images:      {width} x {height}, {channels} channel{'s' * (channels > 1)}"
         + (f", {generator.classes} classes" if generator.classes else "")

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+HOW = "steer import FILE --arguments args.json or load_generator(FILE, arguments={...})"  # to pass constructor arguments
 Tensors = Mapping[str, Tensor]
 Arguments = Mapping[str, Any]
 Table = Sequence[tuple[str, str | None]]  # (pattern of a whole key, our key), None for what a generator does not need

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steerable.generators.layouts import Arguments, Layout, Tensors, need, renamed
+from steerable.generators.layouts import HOW, Arguments, Layout, Tensors, need, renamed
 from steerable.generators.modulation import TAPS
 
 Read = tuple[dict[str, Any], dict[str, Tensor]]
@@ -238,7 +238,7 @@ def _places(arguments: Arguments, names: Sequence[str]) -> dict[str, tuple[int, 
     if groups is None:
         raise ValueError(
             f"it has the groups {', '.join(names)}, and their order in the latent is in its args.json only: "
-            'pass that too, or {"sub_groups_dict": {"' + names[0] + '": {"place_in_latent": [0, 64]}, ...}}.'
+            'pass that too, or {"sub_groups_dict": {"' + names[0] + f'": {{"place_in_latent": [0, 64]}}, ...}}}}, {HOW}.'
         )
     unknown = sorted(set(names) ^ set(groups))
     if unknown:

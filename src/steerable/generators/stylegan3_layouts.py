@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steerable.generators.layouts import Arguments, Layout, Table, Tensors, listed, need, renamed
+from steerable.generators.layouts import HOW, Arguments, Layout, Table, Tensors, listed, need, renamed
 from steerable.generators.stylegan3 import StyleGAN3, widths
 
 NAME = "NVIDIA stylegan3"
@@ -135,7 +135,7 @@ def _same_filters(network: StyleGAN3, names: list[str], ours: dict[str, Tensor])
                 raise ValueError(f"the {way}_filter of {name} is not the one of its cutoff {network.grids[i].cutoff:g}: {ADVICE}.")
 
 
-ADVICE = "pass the constructor arguments of this very file (num_critical, margin_size, first_cutoff, ...)"
+ADVICE = f"pass the constructor arguments of this very file (num_critical, margin_size, first_cutoff, ...), {HOW}"
 
 
 def _source(stated: Arguments) -> str:
