@@ -288,7 +288,8 @@ def test_weights_without_a_known_network_are_told_what_their_module_lacks(tmp_pa
 
 
 def test_where_bfloat16_is_float32_the_report_says_so(monkeypatch):
-    generator = replace(layered_generator(), options={"precision": "float32"})
+    made = layered_generator()
+    generator = replace(made, options={**made.options, "precision": "float32"})
     for has, told in ((False, True), (True, False)):
         monkeypatch.setattr(processor, "half", lambda device, has=has: has)
         assert ("precision=bfloat16 is float32 here" in outcome(doctor.examine(generator), "speed").measured) == told

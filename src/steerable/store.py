@@ -284,6 +284,8 @@ def load_generator_file(
         return _program(path)
     if path.is_file() and files.sniff(path) == "a safetensors file":
         tensors, description = _unpack(path.read_bytes(), str(path))
+        if description and arguments:
+            raise ValueError(f"{path} is a file of steerable's, which has its arguments: leave arguments={dict(arguments)} out.")
         if description:
             return _own_generator(tensors, description, path, importing.name_of(path))
         return importing.imported(path, network=network, arguments=arguments).generator

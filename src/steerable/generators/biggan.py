@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -107,6 +107,10 @@ class BigGAN(nn.Module):
             self.options = {**self.options, "published_gain": False}
 
     @property
+    def _blocks(self) -> list[PlainBlock | DeepBlock]:
+        return cast("list[PlainBlock | DeepBlock]", list(self.blocks))
+
+    @property
     def stages(self) -> tuple[Stage, ...]:
         ends = [sum(self.sizes[: i + 1]) for i in range(len(self.sizes))]
         names = ["linear", *(f"blocks.{i}" for i in range(len(self.blocks)))]
@@ -119,9 +123,9 @@ class BigGAN(nn.Module):
 
     def prepare(self) -> None:
         """Merge each up-sampling with the 3 x 3 convolution after it. The state dict stays as it is."""
-        for block in self.blocks:
+        for block in self._blocks:
             if block.up:
-                block.phases = _phases(block.convs[block.doubling].weight.detach()).contiguous(memory_format=torch.channels_last)
+                block.phases = _phases(_doubling(block).weight.detach()).contiguous(memory_format=torch.channels_last)
 
     def styles(self, z: Tensor, labels: Tensor | None) -> Tensor:
         """What the first map and each block are told, side by side; the class stands before z."""
@@ -147,7 +151,7 @@ class BigGAN(nn.Module):
         row = (*mixing(truncation, len(self.norm.means), published=published_interpolation), published_gain)
         x = self.linear(head).unflatten(1, (-1, self.first, self.first))
         x = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # channels last, in words that vmap knows
-        for i, block in enumerate(self.blocks):
+        for i, block in enumerate(self._blocks):
             x = block(self._attended(x, i), told[i], row)
         x = self._attended(x, len(self.blocks))
         return torch.tanh(self.to_rgb(self.norm(x, None, row)))
@@ -204,6 +208,9 @@ class Norm(nn.Module):
         rows: of the statistics.
     """
 
+    means: Tensor
+    variances: Tensor
+
     def __init__(self, channels: int, told: int | None, rows: int, eps: float) -> None:
         super().__init__()
         self.eps = eps
@@ -218,9 +225,15 @@ class Norm(nn.Module):
         below, weight, adds = row
         mean, variance = _at(self.means, below, weight), _at(self.variances, below, weight)  # (c,)
         scale = torch.rsqrt(variance + self.eps)
-        gain, offset = (self.gain, self.offset) if told is None else (1 + self.gain(told), self.offset(told))  # (c,) or (n, c)
+        gain, offset = self._told(told)
         a, b = (scale.expand_as(gain), gain + offset) if adds else (gain * scale, offset)
         return torch.addcmul(b[..., None, None], x - mean[:, None, None], a[..., None, None]).relu()
+
+    def _told(self, told: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Gain and offset, (c,) each, or (n, c) where a block is told something."""
+        if told is None:
+            return cast(Tensor, self.gain), cast(Tensor, self.offset)
+        return 1 + cast(nn.Linear, self.gain)(told), cast(nn.Linear, self.offset)(told)
 
 
 def _at(table: Tensor, below: int, weight: float) -> Tensor:
@@ -229,6 +242,8 @@ def _at(table: Tensor, below: int, weight: float) -> Tensor:
 
 class PlainBlock(nn.Module):
     """BigGAN's block (figure 15b): norm, up, 3 x 3, norm, 3 x 3, beside a 1 x 1 convolution."""
+
+    phases: Tensor | None
 
     def __init__(self, told: int, up: bool, wide: int, inner: int, out: int, rows: int, eps: float) -> None:
         super().__init__()
@@ -246,6 +261,8 @@ class PlainBlock(nn.Module):
 
 class DeepBlock(nn.Module):
     """BigGAN-deep's block (figure 16b): a bottleneck beside a path that only drops channels."""
+
+    phases: Tensor | None
 
     def __init__(self, told: int, up: bool, wide: int, inner: int, out: int, rows: int, eps: float) -> None:
         super().__init__()
@@ -274,13 +291,19 @@ def _doubled(block: PlainBlock | DeepBlock, x: Tensor) -> Tensor:
     Nearest neighbours repeat every pixel, so a 3 x 3 kernel on them sees 2 x 2 pixels: four kernels of 2 x 2, one for each
     pixel made of one, give the same with 16 products where there were 36.
     """
-    conv = block.convs[block.doubling]
+    conv = _doubling(block)
     if not block.up or block.phases is None or block.training:
         return conv(_up(x, block.up))
+    assert conv.bias is not None
     x = F.conv2d(x, block.phases, conv.bias.repeat(4), padding=1).permute(0, 2, 3, 1).unflatten(3, (2, 2, -1))
     h, w = x.shape[1] - 1, x.shape[2] - 1  # (n, h + 1, w + 1, 2, 2, c)
     rows = [torch.stack([x[:, p : p + h, q : q + w, p, q] for q in (0, 1)], dim=3) for p in (0, 1)]  # (n, h, w, 2, c)
     return torch.stack(rows, dim=2).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
+
+
+def _doubling(block: PlainBlock | DeepBlock) -> nn.Conv2d:
+    """The convolution of a block that sees the map at twice its size, where the block doubles."""
+    return cast(nn.Conv2d, block.convs[block.doubling])
 
 
 def _phases(kernel: Tensor) -> Tensor:

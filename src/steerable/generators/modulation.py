@@ -87,6 +87,12 @@ class Convolution(nn.Module):
             of kernels at variance 1, as in ADA's.
     """
 
+    noise: Tensor
+    energy: Tensor | None
+    grain: Tensor | None
+    points: Tensor | None
+    coarse: Tensor | None
+
     def __init__(self, wide: int, narrow: int, size: int, w_dim: int, *, doubles: bool, clamp: float | None, scaled: bool) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(narrow, wide, 3, 3))
@@ -121,7 +127,7 @@ class Convolution(nn.Module):
         energy = self.weight.square().sum((2, 3)) if self.energy is None else self.energy
         demodulation = GAIN * torch.rsqrt(style.square() @ energy.T + self.epsilon)  # (n, narrow)
         bias = GAIN * self.bias
-        if self._by_winograd(x):
+        if self._by_winograd(x) and self.points is not None:
             x = winograd.convolved(x * style[:, :, None, None], self.points)
             x = torch.addcmul(bias[:, None, None], x, demodulation[:, :, None, None])
         elif self.thin and len(x) == 1:
@@ -148,7 +154,7 @@ class Convolution(nn.Module):
 
     def _by_winograd(self, x: Tensor) -> bool:
         """Where it is faster: on a CPU and without a graph. It has the speed of a convolution in bfloat16, and not its error."""
-        return self.points is not None and x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_grad_enabled()
+        return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_grad_enabled()
 
 
 def _added(x: Tensor, constant: Tensor) -> Tensor:

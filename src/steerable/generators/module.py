@@ -299,7 +299,7 @@ class ModuleGenerator:
         n = len(drawn)
         try:
             labels = torch.as_tensor(drawn if given is None else [given] * n if isinstance(given, int) else given)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"labels are class indices 0 to {self.classes - 1}, got {str(given)[:60]!r}.") from error
         if labels.is_floating_point() and labels.shape == (n, self.classes):
             return checks.finite(labels, "labels").to(device)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import sqrt
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,15 @@ ARCHITECTURES = ("skip", "orig", "resnet")
 SAMPLES_OF_MEAN = 16384
 HALF_FROM = 64  # the side from which precision="bfloat16" acts: below, little time is saved and every error reaches all sides
 ALONE_FROM = 64  # the side from which a CPU works on one image of a batch after the other
+
+
+class Block(nn.Module):
+    """The layers of one resolution; which of them there are depends on the resolution and the architecture."""
+
+    conv0: Convolution
+    conv1: Convolution
+    torgb: Colours
+    skip: Around
 
 
 class StyleGAN2(nn.Module):
@@ -100,8 +109,8 @@ class StyleGAN2(nn.Module):
         self.const = nn.Parameter(torch.zeros(widths[0], 4, 4))
         self.layers: list[tuple[str, int]] = []  # name of each layer that has styles, and the row of w+ that it reads
         for i, width in enumerate(widths):
-            side, block = 4 * 2**i, nn.Module()
-            settings = {"clamp": clamp, "scaled": scaled}
+            side, block = 4 * 2**i, Block()
+            settings: dict[str, Any] = {"clamp": clamp, "scaled": scaled}
             if i:
                 block.conv0 = Convolution(widths[i - 1], width, side, self.w_dim, doubles=True, **settings)
                 self.layers.append((f"b{side}.conv0", 2 * i - 1))
@@ -177,7 +186,7 @@ class StyleGAN2(nn.Module):
 
     def styles(self, ws: Tensor, labels: Tensor | None = None) -> Tensor:
         """w+ -> s: the affine function of every layer, side by side."""
-        return torch.cat([self.get_submodule(name).affine(ws[:, row]) for name, row in self.layers], 1)
+        return torch.cat([self._layer(name).affine(ws[:, row]) for name, row in self.layers], 1)
 
     def images(self, s: Tensor, labels: Tensor | None = None, *, noise: Any = "fixed", precision: str = "float32") -> Tensor:
         """s -> (n, c, h, w). In "bfloat16" convolutions are rounded where the processor has instructions for it; see ``processor``."""
@@ -208,7 +217,7 @@ class StyleGAN2(nn.Module):
             if len(x) > 1 and side >= ALONE_FROM and x.device.type == "cpu":
                 return torch.cat([self._drawn(*_row(row, x, image, styles, noises), half, i) for row in range(len(x))])
             dtype = torch.bfloat16 if half and side >= HALF_FROM else torch.float32
-            name, block = f"b{side}", self.get_submodule(f"b{side}")
+            name, block = f"b{side}", cast(Block, self.get_submodule(f"b{side}"))
             around = block.skip(x) if i and self.architecture == "resnet" else None
             if i:
                 x = block.conv0(x, styles[f"{name}.conv0"], noises[2 * i - 1], dtype=dtype)
@@ -241,10 +250,13 @@ class StyleGAN2(nn.Module):
         return [given.to(like).reshape(-1, 1, *given.shape[-2:]) for given in maps]
 
     def _convolutions(self) -> list[Convolution]:
-        return [self.get_submodule(name) for name, _ in self.layers if not name.endswith("torgb")]
+        return [cast(Convolution, self._layer(name)) for name, _ in self.layers if not name.endswith("torgb")]
 
     def _style_widths(self) -> list[int]:
-        return [len(self.get_submodule(name).affine.bias) for name, _ in self.layers]
+        return [len(self._layer(name).affine.bias) for name, _ in self.layers]
+
+    def _layer(self, name: str) -> Convolution | Colours:
+        return cast("Convolution | Colours", self.get_submodule(name))
 
 
 def _spans(names: Sequence[str], widths: Sequence[int]) -> tuple[tuple[str, int, int], ...]:
