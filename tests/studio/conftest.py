@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import hand
 import pytest
 import torch
 from fastapi.testclient import TestClient
@@ -35,17 +35,6 @@ from steerable.studio import limits, server
 from steerable.studio.session import Bench
 from steerable.studio.workshop import Workshop
 
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-QUIET = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 PATIENCE = 120.0  # seconds until the server answers, on a machine that does much else
 SLOW = float(os.environ.get("STEERABLE_SLOW", "1"))  # how much longer than usual to wait, on a machine that does much else
 SHOWN = ".big img[src]"  # the steered picture, once there is one
@@ -97,11 +86,11 @@ def _answers(url: str) -> bool:
 def browser() -> Iterator[Browser]:
     """The Chromium of this machine."""
     expect.set_options(timeout=10_000 * SLOW)
-    found = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
+    found = hand.chromium()
     if found is None:
         pytest.skip("no Chromium here: these tests drive the page in a browser. On Debian: apt-get install chromium.")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=list(QUIET))
+        browser = playwright.chromium.launch(executable_path=found, args=list(hand.FLAGS))
         yield browser
         browser.close()
 

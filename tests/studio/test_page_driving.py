@@ -2,26 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
-from playwright.sync_api import Page, expect
-
-
-def boxed(page: Page) -> None:
-    """Draw a box around the eyes and put the pen away."""
-    page.get_by_role("tab", name="Drive").click()
-    pen = page.get_by_role("button", name="Draw boxes")
-    pen.click()
-    expect(page.locator(".big")).to_have_class(re.compile("drawing"))
-    frame = page.locator(".big").bounding_box()
-    assert frame is not None
-    x, y, side = frame["x"], frame["y"], frame["width"]
-    page.mouse.move(x + 0.25 * side, y + 0.3 * side)
-    page.mouse.down()
-    page.mouse.move(x + 0.75 * side, y + 0.5 * side, steps=6)
-    page.mouse.up()
-    expect(page.get_by_text("Held: 1 box.")).to_be_visible()
-    pen.click()
+from hand import boxed, driven
+from playwright.sync_api import expect
 
 
 def test_driving_with_nothing_held_says_what_to_do(page):
@@ -35,13 +17,8 @@ def test_a_box_is_held_while_a_button_drives_the_rest_as_one_step(page, shot, sl
     boxed(page)
     assert page.locator(".big svg rect").count() == 2
     shot(page, "box")
-    page.get_by_role("button", name="drive right").hover()
-    page.mouse.down()
-    told = page.locator(".told")
-    expect(told).to_contain_text(re.compile(r"[2-9] steps: moved"), timeout=60_000 * slow)
-    page.mouse.up()
-    expect(page.locator(".steps .pick.on")).to_contain_text("drive", timeout=30_000 * slow)
-    expect(told).to_contain_text("box 1: held")
+    driven(page, r"[2-9] steps: moved", patience=60_000 * slow)
+    expect(page.locator(".told")).to_contain_text("box 1: held")
     expect(page.locator(".steps .pick")).to_have_count(3)
     expect(page.locator(".ledger-line").first).to_be_visible()
     shot(page, "drive")

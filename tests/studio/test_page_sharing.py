@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import zipfile
 from pathlib import Path
 
+from hand import picture, turned
 from playwright.sync_api import Page, expect
 
 from steerable import recipe
 
 
-def turned(page: Page, knob: str, amount: str) -> None:
-    field = page.locator(f'[data-knob="{knob}"] .q-field input').first
-    field.fill(amount)
-    field.press("Enter")
-    expect(page.locator(".steps .pick.on")).to_contain_text(knob)
-
-
 def shared(page: Page) -> None:
     page.get_by_role("tab", name="Share").click()
-
-
-def pixels(page: Page) -> str:
-    return page.locator(".big img").first.get_attribute("src") or ""
 
 
 def test_a_link_restores_the_state_for_somebody_else_and_a_cut_one_says_why(page, visitor, shot):
@@ -38,23 +29,36 @@ def test_a_link_restores_the_state_for_somebody_else_and_a_cut_one_says_why(page
     link = text.inner_text()
     shot(page, "link")
     other = visitor(link)
-    expect(other.locator('[data-knob="yaw"] .q-field input').first).to_have_value("18")
+    expect(other.locator('[data-knob="yaw"] .amount').first).to_have_value("18")
     expect(other.get_by_role("button", name="lock brightness", exact=True)).to_have_attribute("aria-pressed", "true")
     expect(other.locator(".says").first).to_contain_text("held")
-    assert pixels(other) == pixels(page)
+    assert picture(other) == picture(page)
     shot(other, "link-restored")
     cut = visitor(link[:-20])
     expect(cut.get_by_role("alert")).to_contain_text("cut or changed")
 
 
+def test_a_page_that_is_loaded_again_shows_what_it_showed(visitor):
+    page = visitor()
+    turned(page, "yaw", "18")
+    page.get_by_role("button", name="lock brightness", exact=True).click()
+    expect(page.locator(".steps .pick.on")).to_contain_text("lock brightness")
+    expect(page).to_have_url(re.compile(r"\?state="))
+    before = picture(page)
+    page.reload()
+    expect(page.locator('[data-knob="yaw"] .amount').first).to_have_value("18")
+    expect(page.get_by_role("button", name="lock brightness", exact=True)).to_have_attribute("aria-pressed", "true")
+    page.wait_for_function("before => document.querySelector('.big img').src === before", arg=before)
+
+
 def test_two_visitors_share_nothing(page, visitor, shot):
     other = visitor()
-    before = pixels(other)
+    before = picture(other)
     turned(page, "yaw", "25")
-    expect(other.locator('[data-knob="yaw"] .q-field input').first).to_have_value("0")
+    expect(other.locator('[data-knob="yaw"] .amount').first).to_have_value("0")
     turned(other, "smile", "8")
-    expect(page.locator('[data-knob="smile"] .q-field input').first).to_have_value("0")
-    assert pixels(other) != before
+    expect(page.locator('[data-knob="smile"] .amount').first).to_have_value("0")
+    assert picture(other) != before
     expect(page.locator(".steps .pick")).to_have_count(2)
     shot(page, "one-visitor")
     shot(other, "another-visitor")
@@ -72,7 +76,7 @@ def test_a_saved_picture_carries_its_recipe_and_opens_where_it_is_dropped(page, 
     other = visitor()
     shared(other)
     other.locator("input[type=file]").set_input_files(str(path))
-    expect(other.locator('[data-knob="smile"] .q-field input').first).to_have_value("9")
+    expect(other.locator('[data-knob="smile"] .amount').first).to_have_value("9")
     expect(other.locator(".steps .pick.on")).to_contain_text("recipe of seed 1")
     shot(other, "picture-opened")
 
@@ -86,7 +90,7 @@ def test_a_broken_file_is_named_and_nothing_is_lost(page, shot, tmp_path):
         path.write_bytes(content)
         page.locator("input[type=file]").set_input_files(str(path))
         expect(page.get_by_role("alert")).not_to_be_empty()
-        expect(page.locator('[data-knob="yaw"] .q-field input').first).to_have_value("10")
+        expect(page.locator('[data-knob="yaw"] .amount').first).to_have_value("10")
     shot(page, "broken-file")
 
 

@@ -4,40 +4,15 @@ from __future__ import annotations
 
 import re
 
-from playwright.sync_api import Page, expect
-
-
-def picture(page: Page) -> str:
-    """The address of the steered picture: its pixels."""
-    return page.locator(".big .nicegui-interactive-image img, .big img[src]").first.get_attribute("src") or ""
-
-
-def turned(page: Page, knob: str, amount: str) -> None:
-    """Type an amount, and wait until it is one step of the history."""
-    field = page.locator(f'[data-knob="{knob}"] .q-field input').first
-    field.fill(amount)
-    field.press("Enter")
-    expect(page.locator(".steps .pick.on")).to_contain_text(knob)
-
-
-def dragged(page: Page, knob: str, share: float) -> None:
-    """Take a slider's thumb and carry it to a share of the rail, in many small moves."""
-    rail = page.locator(f'[data-knob="{knob}"] input[type=range]')
-    rail.scroll_into_view_if_needed()
-    box = rail.bounding_box()
-    assert box is not None
-    y = box["y"] + box["height"] / 2
-    page.mouse.move(box["x"] + box["width"] / 2, y)
-    page.mouse.down()
-    page.mouse.move(box["x"] + share * box["width"], y, steps=12)
-    page.mouse.up()
+from hand import dragged, picture, turned
+from playwright.sync_api import expect
 
 
 def test_a_drag_moves_the_picture_and_is_one_step(page, shot):
     before = picture(page)
     dragged(page, "yaw", 0.75)
     expect(page.locator(".steps .pick")).to_have_count(2)
-    expect(page.locator('[data-knob="yaw"] .q-field input').first).not_to_have_value("0")
+    expect(page.locator('[data-knob="yaw"] .amount').first).not_to_have_value("0")
     page.wait_for_function("before => document.querySelector('.big img').src !== before", arg=before)
     expect(page.locator('[data-column="yaw"]')).to_have_class(re.compile("turned"))
     shot(page, "drag")
@@ -47,11 +22,11 @@ def test_undo_and_redo_go_one_step(page, shot):
     turned(page, "yaw", "15")
     turned(page, "brightness", "0.2")
     page.get_by_role("button", name="undo").click()
-    expect(page.locator('[data-knob="brightness"] .q-field input').first).to_have_value("0")
-    expect(page.locator('[data-knob="yaw"] .q-field input').first).to_have_value("15")
+    expect(page.locator('[data-knob="brightness"] .amount').first).to_have_value("0")
+    expect(page.locator('[data-knob="yaw"] .amount').first).to_have_value("15")
     shot(page, "undo")
     page.get_by_role("button", name="redo").click()
-    expect(page.locator('[data-knob="brightness"] .q-field input').first).to_have_value("0.2")
+    expect(page.locator('[data-knob="brightness"] .amount').first).to_have_value("0.2")
     expect(page.locator(".steps .pick")).to_have_count(3)
     shot(page, "redo")
 
@@ -85,7 +60,7 @@ def test_a_number_beyond_the_range_works_and_is_marked_and_a_double_click_resets
     expect(row).to_have_class(re.compile("beyond"))
     expect(row.get_by_text("beyond its range")).to_be_visible()
     row.locator("input[type=range]").dblclick()
-    expect(row.locator(".q-field input").first).to_have_value("0")
+    expect(row.locator(".amount").first).to_have_value("0")
     expect(row).not_to_have_class(re.compile("beyond"))
 
 

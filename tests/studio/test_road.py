@@ -72,8 +72,36 @@ def test_a_state_with_a_trajectory_becomes_a_recipe_that_draws_the_same_picture(
     assert torch.allclose(again.values, session.latents(state, bench).values, atol=1e-6)
 
 
-def test_a_link_says_that_it_does_not_carry_a_trajectory(road):
+def test_the_ledger_of_an_amount_ends_where_it_has_moved_that_far_with_the_hold_kept(road):
+    bench = session.Bench(road.trajectory.generator, {"trajectories": road}, (MOVED, HELD))
+    assert session.ledger(session.State(seed=3), bench) is None
+    found = session.ledger(session.State(seed=3).turned("corner", 0.5 * road.knobs[0].high), bench)
+    assert found is not None
+    curve, allowed = found
+    assert curve[0] == (0.0, 0.0)
+    assert curve[-2][0] < 0.5 <= curve[-1][0]  # its range is one deviation
+    assert max(held for _, held in curve) <= allowed
+
+
+def test_a_link_tells_of_a_trajectory_and_it_leads_to_the_same_place_for_somebody_else(road):
     generator = road.trajectory.generator
     bench, shared = session.Bench(generator, {"trajectories": road}, (MOVED, HELD)), session.Bench(generator, {}, (MOVED, HELD))
-    with pytest.raises(ValueError, match="trajectory of your own is too long for a link"):
-        links.link_of(session.State().turned("corner", 0.1), bench, shared)
+    state = session.State(seed=3).turned("corner", 0.4 * road.knobs[0].high)
+    found, there = links.restored(links.link_of(state, bench, shared), shared)
+    assert found == state
+    assert torch.allclose(session.latents(found, there).values, session.latents(state, bench).values, atol=1e-6)
+
+
+def test_a_link_to_a_trajectory_over_a_feature_that_is_not_there_says_which(road):
+    generator = road.trajectory.generator
+    bench, other = session.Bench(generator, {"trajectories": road}, (MOVED, HELD)), session.Bench(generator, {}, (MOVED,))
+    link = links.link_of(session.State().turned("corner", 0.1), bench, other)
+    with pytest.raises(ValueError, match=f"cannot be restored.*{HELD.name}"):
+        links.restored(link, other)
+
+
+def test_a_link_to_reload_with_carries_what_was_made_and_not_turned(road):
+    generator = road.trajectory.generator
+    bench, shared = session.Bench(generator, {"trajectories": road}, (MOVED, HELD)), session.Bench(generator, {}, (MOVED, HELD))
+    assert not links.restored(links.link_of(session.State(), bench, shared), shared)[1].knobs
+    assert list(links.restored(links.link_of(session.State(), bench, shared, whole=True), shared)[1].knobs) == ["corner"]

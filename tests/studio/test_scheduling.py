@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from steerable.studio.scheduling import MEASUREMENT, MINUTES, PICTURE, SECONDS, Latest, Workers, run
+from steerable.studio.scheduling import Latest, Workers, run
 
 
 @pytest.fixture(scope="module")
@@ -79,44 +79,8 @@ def test_whoever_has_gone_is_shown_nothing(workers):
     assert shown == []
 
 
-def test_pictures_overtake_measurements(workers):
-    done = []
-
-    async def mixed() -> None:
-        gate = threading.Event()
-        first = asyncio.ensure_future(run(workers, lambda: gate.wait(5)))
-        await asyncio.sleep(0.05)
-        rest = [run(workers, lambda: done.append("measurement"), patience=MEASUREMENT) for _ in range(2)]
-        rest += [run(workers, lambda: done.append("picture"), patience=PICTURE) for _ in range(3)]
-        waiting = [asyncio.ensure_future(one) for one in rest]
-        await asyncio.sleep(0.05)
-        gate.set()
-        await asyncio.gather(first, *waiting)
-
-    asyncio.run(mixed())
-    assert done == ["picture"] * 3 + ["measurement"] * 2
-
-
-def test_a_measurement_that_has_waited_is_taken_before_newer_pictures(workers):
-    done = []
-
-    async def waited() -> None:
-        gate = threading.Event()
-        first = asyncio.ensure_future(run(workers, lambda: gate.wait(5)))
-        await asyncio.sleep(0.05)
-        old = asyncio.ensure_future(run(workers, lambda: done.append("measurement"), patience=0.05))
-        await asyncio.sleep(0.2)
-        new = asyncio.ensure_future(run(workers, lambda: done.append("picture"), patience=PICTURE))
-        await asyncio.sleep(0.05)
-        gate.set()
-        await asyncio.gather(first, old, new)
-
-    asyncio.run(waited())
-    assert done == ["measurement", "picture"]
-
-
-@pytest.mark.parametrize("patience", [SECONDS, MINUTES])
-def test_long_work_does_not_hold_up_a_picture(workers, patience):
+@pytest.mark.parametrize("patience", ["measurement", "seconds", "minutes"])
+def test_other_work_does_not_hold_up_a_picture(workers, patience):
     async def both() -> str:
         gate = threading.Event()
         long = [asyncio.ensure_future(run(workers, lambda: gate.wait(10), patience=patience)) for _ in range(12)]

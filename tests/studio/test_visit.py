@@ -100,3 +100,29 @@ def test_a_visitor_who_has_gone_leaves_nothing(workshop, bench):
 
     visit, shared = asyncio.run(gone())
     assert visit() is None and shared() is bench
+
+
+def test_a_hand_that_moves_has_the_processors_for_its_pictures_and_is_measured_when_it_rests(workshop, bench, monkeypatch):
+    monkeypatch.setattr("steerable.studio.visit.REST", 1.0)
+
+    async def run(locks):
+        visit, seen = Visit(workshop, bench, State(locks=locks)), []
+        for event in ("measured", "leaks"):
+            visit.on(event, lambda *_, event=event: seen.append(event))
+        visit.begin()
+        for i in range(1, 11):
+            visit.turn("dance", 0.01 * i)
+            await asyncio.sleep(0.02)
+        await visit._measures.settled()
+        moving, seen[:] = list(seen), []
+        until = asyncio.get_running_loop().time() + 20
+        while "leaks" not in seen and asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(0.02)
+        value = visit.measured.state.amounts["dance"]
+        visit.close()
+        return moving, seen, value
+
+    assert asyncio.run(run(())) == ([], ["measured", "leaks"], 0.1)
+    moving, rested, _ = asyncio.run(run(("brightness",)))
+    assert set(moving) == {"leaks"}  # of what is locked, and of nothing else
+    assert rested[:2] == ["measured", "leaks"]

@@ -11,10 +11,8 @@ import zlib
 
 import numpy as np
 import pytest
+from hand import PICTURE, STEPS, picture
 from playwright.sync_api import Page, expect
-
-PICTURE = ".big img"
-STEPS = ".steps .pick"
 
 # What a hand does to a slider, without the hand: so many events in so many milliseconds, then it lets go at the last place.
 DRAG = """async ([name, places, pause]) => {
@@ -27,10 +25,6 @@ DRAG = """async ([name, places, pause]) => {
   slider.dispatchEvent(new Event('change', {bubbles: true}));
   return slider.valueAsNumber;
 }"""
-
-
-def picture(page: Page) -> str:
-    return page.locator(PICTURE).first.get_attribute("src") or ""
 
 
 def still(page: Page) -> str:

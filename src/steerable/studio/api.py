@@ -21,7 +21,7 @@ from steerable import recipe, render
 from steerable.protocols import home
 from steerable.recipe import Recipe
 from steerable.studio import limits, session
-from steerable.studio.scheduling import SECONDS, run
+from steerable.studio.scheduling import run
 from steerable.studio.workshop import Workshop
 
 T = TypeVar("T")
@@ -95,7 +95,7 @@ def routes(workshop: Workshop) -> APIRouter:
     async def worked(work: Callable[[], T]) -> T:
         async with turns:
             try:
-                return await run(workshop.workers, work, patience=SECONDS)
+                return await run(workshop.workers, work, patience="seconds")
             except (ValueError, TypeError, KeyError, IndexError, ArithmeticError, RuntimeError, MemoryError, OSError) as error:
                 words = " ".join(str(error).split())[:500] or type(error).__name__
                 raise HTTPException(422, words) from None

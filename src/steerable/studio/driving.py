@@ -14,6 +14,7 @@ from nicegui.events import JoystickEventArguments
 
 from steerable.controls.driving import Row
 from steerable.studio import pictures, session
+from steerable.studio.live import Board, plain
 from steerable.studio.pictures import Frame
 from steerable.studio.trip import EVERYTHING, PAIRS, Trip
 from steerable.studio.visit import PUSHES, Visit
@@ -33,7 +34,7 @@ class Driving:
         self.visit = visit
         self.trip: Trip | None = None
         self.stick, self.pushed, self.before = (0.0, 0.0), 0, visit.state
-        self._steps = visit.latest()
+        self._steps = visit.latest(patience="picture")
         self._steps.failed = self._failed
         with ui.column().classes("w-full gap-2 no-wrap"):
             ui.html("<h2>Hold</h2>", sanitize=False)
@@ -78,8 +79,8 @@ class Driving:
                         'aria-label="speed: change at each step, in deviations" label'
                     )
             ui.label("Hold a button, push the stick, or use the arrow keys here or on the picture.").classes("soft")
-            self.plot = ui.html(pictures.ledger_svg([], 0.06), sanitize=False).classes("w-full ledger")
-            self.says = ui.column().classes("w-full gap-0 told").props('role="status" aria-live=polite')
+            self.plot = Board(pictures.ledger_svg([], 0.06)).classes("w-full ledger")
+            self.says = Board().classes("w-full told").props('role="status" aria-live=polite')
             visit.steered_by(self.wheel)
         visit.on("push", self._push)
         visit.on("state", self._follow)
@@ -150,7 +151,7 @@ class Driving:
         self.trip = trip
         self.pushed += 1
         self.visit.arrive(frame)
-        self.plot.set_content(pictures.ledger_svg(trip.curve, trip.drive.tolerance))
+        self.plot.write(pictures.ledger_svg(trip.curve, trip.drive.tolerance))
         self.visit.tell("ledger", trip.curve, trip.drive.tolerance)
         self._say(trip.words())
         row: Row = trip.rows[-1]
@@ -169,10 +170,7 @@ class Driving:
         self._say([(" ".join(str(error).split()), True)])
 
     def _say(self, lines: list[tuple[str, bool]]) -> None:
-        self.says.clear()
-        with self.says:
-            for words, trouble in lines:
-                ui.label(words).classes("bad" if trouble else "")
+        self.says.write("".join(f"<div{' class=bad' if trouble else ''}>{plain(words)}</div>" for words, trouble in lines))
 
 
 def _stepped(

@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from steerable import store
 from steerable.controls.directions import Directions
+from steerable.controls.trajectory import Trajectory
+from steerable.features.network import select
 from steerable.recipe import Finite, Pixel, Recipe, Seed
 from steerable.studio import session
 from steerable.studio.road import Road
@@ -24,6 +26,15 @@ from steerable.studio.session import Bench, State
 
 LONGEST = 48_000  # characters of a link; browsers and servers take about twice that
 UNPACKED = 8 * 2**20  # bytes
+
+
+class RoadLink(BaseModel):
+    """A trajectory as it is told: what moves and what is held, by name; it is walked anew where the link is opened."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str = Field(max_length=120)
+    move: tuple[str, ...] = Field(min_length=1, max_length=8)
+    hold: tuple[str, ...] = Field(min_length=1, max_length=32)
 
 
 class Link(BaseModel):
@@ -42,27 +53,29 @@ class Link(BaseModel):
     offset: str = Field("", max_length=4_000_000)
     sums: dict[str, str] = Field({}, max_length=512)
     carried: Annotated[str, Field(max_length=4_000_000)] = ""
+    roads: tuple[RoadLink, ...] = Field((), max_length=4)
 
 
-def link_of(state: State, bench: Bench, shared: Bench) -> str:
+def link_of(state: State, bench: Bench, shared: Bench, *, whole: bool = False) -> str:
     """The state as an address carries it.
 
     Args:
         shared: the bench that every visitor finds; knobs that it lacks are carried.
+        whole: carry the straight knobs and trajectories that the shared bench lacks even where they are not turned.
 
     Raises:
         ValueError: what would have to be carried is too long for an address.
     """
     used = list(dict.fromkeys([*state.amounts, *bench.freeable(state.locks)]))
-    own = [name for name in used if name not in shared.knobs]
+    own = [name for name in (bench.knobs if whole else used) if name not in shared.knobs]
     straight = bench.straight
+    lines = [] if straight is None else [knob.name for knob in straight.knobs]
+    roads = {control.name: control for control in bench.groups.values() if isinstance(control, Road)}
+    if curved := [name for name in own if name in used and name not in lines and name not in roads]:
+        raise ValueError(f'"{curved[0]}" is a curved control of your own, too long for a link: save the picture, it carries everything.')
     carried = ""
-    if own:
-        if straight is None or not set(own) <= {knob.name for knob in straight.knobs}:
-            raise ValueError(
-                "a curved control or a trajectory of your own is too long for a link: save the picture, it carries everything."
-            )
-        carried = base64.b64encode(store.control_bytes(Directions(*_stripped(straight[own])))).decode()
+    if straight is not None and (mine := [name for name in own if name in lines]):
+        carried = base64.b64encode(store.control_bytes(Directions(*_stripped(straight[mine])))).decode()
     one = Link(
         generator=bench.generator.name,
         fingerprint=bench.generator.fingerprint,
@@ -76,6 +89,7 @@ def link_of(state: State, bench: Bench, shared: Bench) -> str:
         offset=state.offset,
         sums={name: checksum(bench, name) for name in used if name not in own},
         carried=carried,
+        roads=tuple(_told(roads[name], bench) for name in own if name in roads),
     )
     packed = zlib.compress(one.model_dump_json(exclude_defaults=True).encode(), 9)
     text = base64.urlsafe_b64encode(packed).decode().rstrip("=")
@@ -116,6 +130,9 @@ def restored(text: str, bench: Bench) -> tuple[State, Bench]:
         bench, names = session.adopted(bench, control, "from a link")
     else:
         names = {}
+    for road in one.roads:
+        bench = _again(road, bench)
+        names[road.name] = road.name
     for name in dict.fromkeys([*one.amounts, *one.locks]):
         if name in names or (name in bench.columns and name not in one.amounts and name not in one.sums):
             continue  # carried, or a lock on a column without an axis
@@ -123,9 +140,34 @@ def restored(text: str, bench: Bench) -> tuple[State, Bench]:
             raise ValueError(f'this link cannot be restored: it turns "{name[:60]}", which this page does not have.')
         if one.sums.get(name) != checksum(bench, name):
             raise ValueError(f'this link cannot be restored: its "{name[:60]}" is another one than this page\'s; it was fitted anew since.')
+    if strange := [name for name in one.locks if names.get(name, name) not in bench.columns]:
+        raise ValueError(f'this link cannot be restored: it locks "{strange[0][:60]}", which this page does not measure.')
     amounts = {names.get(name, name): value for name, value in one.amounts.items()}
     locks = tuple(names.get(name, name) for name in one.locks)
     return State(one.seed, one.psi, one.label, amounts, locks, one.boxes, one.region, one.offset), bench
+
+
+def _told(road: Road, bench: Bench) -> RoadLink:
+    """A trajectory by the names of what moves and what is held.
+
+    Raises:
+        ValueError: a feature that only this visitor has.
+    """
+    sides = [[feature.name for feature in side] for side in (road.trajectory.move, road.trajectory.hold)]
+    there = {*bench.columns, *(feature.name for feature in bench.features)}
+    if missing := [name for side in sides for name in side if name not in there]:
+        raise ValueError(f'a link does not carry the feature "{missing[0]}" of your trajectory: save the picture, it carries everything.')
+    return RoadLink(name=road.name, move=tuple(sides[0]), hold=tuple(sides[1]))
+
+
+def _again(told: RoadLink, bench: Bench) -> Bench:
+    """The bench with a trajectory that a link tells of."""
+    try:
+        move, hold = select(bench.features, told.move), select(bench.features, told.hold)
+    except ValueError as error:
+        raise ValueError(f'this link cannot be restored: of its trajectory "{told.name[:60]}", {error}') from None
+    road = Road(Trajectory(bench.generator, move=move, hold=hold, space=bench.space, judge=None), told.name)
+    return session.adopted(bench, road, "trajectories")[0]
 
 
 def checksum(bench: Bench, name: str) -> str:

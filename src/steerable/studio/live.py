@@ -1,35 +1,137 @@
-"""What moves while a hand moves: the picture and the sliders, past the redrawing of everything else.
+"""What moves while a hand moves: the picture, the sliders and the numbers, past the redrawing of everything else.
 
-NiceGUI draws all elements of a page anew for every one that changes. With sixty rows that takes a browser as long as the generator takes
-for its picture, several times for each event of a slider. These two change in place instead; everything else on the page is NiceGUI's.
+NiceGUI draws all elements of a page anew for every one that changes, which takes a browser longer than the generator takes for its
+picture. What changes often is therefore markup on a ``Board``, whose parts are changed in place; all changes of one moment travel in one
+message. Everything else on the page is NiceGUI's.
 """
 
 from __future__ import annotations
 
+import asyncio
+import html
 import json
 import math
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from nicegui import ui
+from nicegui import Client, ui
 from nicegui.events import GenericEventArguments
 
+NOTHING: Mapping[str, Any] = {}
 THROTTLE = 0.02  # seconds between two events of a slider under a hand
-PLACE = "(event) => emit(event.target.valueAsNumber)"
-MOVED = """(event) => {
-  const at = event.target.valueAsNumber, field = event.target.closest('[data-knob]')?.querySelector('.q-field input');
-  if (field) field.value = String(Math.abs(at) < 1e-9 * (event.target.max - event.target.min) ? 0 : Number(at.toPrecision(4)));
-  emit(at);
-}"""  # the number of the row goes along
 
-REPLACED = """{
-  const one = getHtmlElement(%d)?.querySelector('img');
-  if (one) {
+LATER = 0.05  # seconds that texts wait for a picture to travel with
+
+# Properties of elements: [the board, the place on it, {property: value}]. A picture that is on its way is shown before the newest one
+# takes its place: else a quick hand would see none.
+CHANGED = """{
+  const shown = (one, url) => {
     const next = () => { const url = one.waiting; one.waiting = null; one.since = url ? performance.now() : -1e9; if (url) one.src = url; };
     if (one.since === undefined) { one.addEventListener('load', next); one.addEventListener('error', next); one.since = -1e9; }
-    one.waiting = %s;
+    one.waiting = url;
     if (performance.now() - one.since > 500) next();
+  };
+  for (const [id, place, {picture, ...news}] of %s) {
+    const board = getHtmlElement(id), one = place ? board?.querySelector(place) : board;
+    if (one && picture) shown(one, picture);
+    if (one) Object.assign(one, news);
   }
-}"""  # a picture that is on its way is shown before the newest one takes its place: else a quick hand would see none
+}"""
+
+# What a hand did, in the words of the markup; a slider takes the number of its row along
+HEARD = """(event) => {
+  const one = event.target.closest('[data-%(event)s]'), row = one?.closest('[data-row]');
+  if (!one || one.disabled) return;
+  const at = 'valueAsNumber' in one ? one.valueAsNumber : null;
+  if (one.type === 'range') {
+    const field = row.querySelector('.amount');
+    if (field) field.value = String(Math.abs(at) < 1e-9 * (one.max - one.min) ? 0 : Number(at.toPrecision(4)));
+  }
+  emit([one.dataset.%(event)s, Number(row.dataset.row), at]);
+}"""
+
+Changes = dict[tuple[int, str], dict[str, Any]]
+_waiting: weakref.WeakKeyDictionary[Client, Changes] = weakref.WeakKeyDictionary()
+
+
+class Board(ui.html):
+    """Markup whose parts change in place, and which says what a hand does on it.
+
+    ``<input data-input="moved">`` inside ``<div data-row="3">`` calls ``hears["moved"](3, value)`` at each of its input events, with None
+    for what has no value; data-change, data-click and data-dblclick do the same.
+
+    Args:
+        hears: by the words of the markup.
+        events: that can happen on it.
+    """
+
+    def __init__(
+        self, markup: str = "", *, hears: Mapping[str, Callable[[int, Any], None]] = {}, events: Sequence[str] = ("click",)
+    ) -> None:
+        super().__init__(markup, sanitize=False)
+        self._hears = dict(hears)
+        self._there: dict[tuple[str, str], Any] = {}
+        for event in events if hears else ():
+            self.on(event, self._heard, js_handler=HEARD % {"event": event}, throttle=THROTTLE if event == "input" else 0.0)
+
+    def _heard(self, event: GenericEventArguments) -> None:
+        what, row, value = event.args
+        if what in self._hears:
+            self._hears[what](int(row), value)
+
+    def write(self, markup: str) -> None:
+        """Other markup in the place of all there is."""
+        changes = _changes(self.client)
+        for waiting in [place for place in changes if place[0] == self.id]:
+            del changes[waiting]
+        self._there.clear()
+        self.put("", innerHTML=markup)
+
+    def put(self, place: str, **news: Any) -> None:
+        """Set properties of the first element that a selector finds here: textContent, className, src, disabled, ariaPressed, value, ...
+
+        What stands there already is not sent again, but for values, which a person may have changed.
+        """
+        fresh = {name: value for name, value in news.items() if name == "value" or self._there.get((place, name)) != value}
+        if not fresh:
+            return
+        self._there.update({(place, name): value for name, value in fresh.items()})
+        _changes(self.client).setdefault((self.id, place), {}).update(fresh)
+
+
+def _changes(client: Client) -> Changes:
+    """What is about to be sent to a page."""
+    if client not in _waiting:
+        _waiting[client] = {}
+        asyncio.get_running_loop().call_later(LATER, _sent, client)
+    return _waiting[client]
+
+
+def _sent(client: Client) -> None:
+    changes = _waiting.pop(client, {})
+    if changes and not client.is_deleted:
+        client.run_javascript(CHANGED % json.dumps([[board, place, news] for (board, place), news in changes.items()]))
+
+
+def plain(text: str) -> str:
+    """A text inside markup or an attribute."""
+    return html.escape(text, quote=True)
+
+
+def icon_button(icon: str, does: str, label: str) -> str:
+    """A round button with an icon that can be pressed in."""
+    mark = f'<i class="q-icon material-icons" aria-hidden="true">{icon}</i>'
+    return f'<button type="button" class="lock" data-click="{does}" aria-label="{plain(label)}" aria-pressed="false">{mark}</button>'
+
+
+def pick(row: int, label: str, url: str, *, words: str = "", on: bool = False) -> str:
+    """A picture to click on, on a board that hears ``pick``."""
+    image = f'<img src="{url}" alt="">' if url else ""
+    told = f"<span>{plain(words)}</span>" if words else ""
+    chosen = ' on" aria-current="true' if on else ""
+    named = f'title="{plain(label)}" aria-label="{plain(label)}"'
+    return f'<button type="button" class="pick{chosen}" data-row="{row}" data-click="pick" {named}>{image}{told}</button>'
 
 
 def grid(low: float, high: float, at: float, *, steps: int = 240) -> tuple[float, float, float]:
@@ -39,58 +141,11 @@ def grid(low: float, high: float, at: float, *, steps: int = 240) -> tuple[float
     return float(f"{at - below * step:.10g}"), float(f"{at + above * step:.10g}"), step
 
 
-class Range(ui.element):
-    """A slider that the browser moves by itself; the server hears of it at most fifty times a second, and always of its last place.
-
-    Args:
-        moved: called with the value while a hand moves.
-        let_go: called with the value when the hand has let go, or a key was pressed.
-    """
-
-    def __init__(
-        self,
-        low: float,
-        high: float,
-        *,
-        step: float,
-        value: float,
-        moved: Callable[[float], None],
-        let_go: Callable[[float], None],
-    ) -> None:
-        super().__init__("input")
-        self.value, self.enabled = value, True
-        self._ends, self._moved, self._let_go = (low, high), moved, let_go
-        self._props.update({"type": "range", "min": low, "max": high, "step": step, "^value": value})
-        self.on("input", self._heard, js_handler=MOVED, throttle=THROTTLE)
-        # an event that was held back may arrive after this one, so this one brings the value too
-        self.on("change", self._ended, js_handler=PLACE)
-
-    def _heard(self, event: GenericEventArguments) -> None:
-        if self.enabled:
-            self.value = min(max(float(event.args), self._ends[0]), self._ends[1])
-            self._moved(self.value)
-
-    def _ended(self, event: GenericEventArguments) -> None:
-        if self.enabled:
-            self._heard(event)
-            self._let_go(self.value)
-
-    def set_value(self, value: float) -> None:
-        """Move it from here."""
-        self.value = value
-        with self._props.suspend_updates():
-            self._props["^value"] = value
-        self.client.run_javascript(f"const one = getHtmlElement({self.id}); if (one) one.value = {value!r}")
-
-    def set_enabled(self, on: bool) -> None:
-        self.enabled = on
-        self._props["disabled"] = not on
-
-
 def show(image: ui.interactive_image, url: str) -> None:
     """Another picture in the place of the one that is shown."""
     if not image.source:
         return image.set_source(url)
     with image._props.suspend_updates():
         image.set_source(url)
-    image.client.run_javascript(REPLACED % (image.id, json.dumps(url)))
+    _changes(image.client).setdefault((image.id, "img"), {})["picture"] = url
+    _sent(image.client)

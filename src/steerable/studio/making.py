@@ -14,7 +14,7 @@ from nicegui import ui
 
 from steerable.studio import fitting, people
 from steerable.studio.fitting import Job, Made
-from steerable.studio.scheduling import MINUTES
+from steerable.studio.live import Board, pick
 from steerable.studio.visit import Visit
 
 FACES = 30
@@ -29,9 +29,8 @@ class Making:
         self.visit, self.job = visit, None
         self._folder = tempfile.TemporaryDirectory(prefix="studio-")
         visit.on("closed", self._close)
-        self._work, self._faces = visit.latest(patience=MINUTES), visit.latest()
+        self._work, self._faces = visit.latest(patience="minutes"), visit.latest()
         self.answers: dict[int, bool] = {}
-        self.picks: dict[int, ui.element] = {}
         self.shown = ""  # fingerprint of the generator whose faces are there to label
         with ui.column().classes("w-full gap-2 no-wrap"):
             ui.html("<h2>From a measured feature</h2>", sanitize=False)
@@ -45,7 +44,7 @@ class Making:
             ui.html("<h2>From your own yes and no</h2>", sanitize=False)
             ui.label("Click a face once for yes, twice for no. Thirty are enough for a first axis.").classes("soft")
             self.name = ui.input("what is it?", placeholder="beard").props("dense outlined maxlength=40").classes("w-full")
-            self.place = ui.element("div").classes("crowd").props('aria-label="faces to label"')
+            self.board = Board(hears={"pick": self._label}).classes("crowd").props('role="group" aria-label="faces to label"')
             with ui.row().classes("items-center w-full justify-between no-wrap"):
                 self.count = ui.label("").classes("soft num")
                 self.learn = ui.button("Fit from labels", on_click=self._learn).props("unelevated no-caps")
@@ -75,28 +74,18 @@ class Making:
             self.holds.set_value([name for name in state.locks or USUAL if name in there])
 
     def _drawn(self, urls: dict[int, str]) -> None:
-        self.place.clear()
-        self.picks.clear()
         self.answers.clear()
-        with self.place:
-            for seed, url in urls.items():
-                with ui.element("button").classes("pick").props(f'type="button" aria-label="face {seed}, not labelled"') as pick:
-                    ui.element("img").props(f'src="{url}" alt=""')
-                pick.on("click", lambda _, seed=seed: self._label(seed))
-                self.picks[seed] = pick
+        self.board.write("".join(pick(seed, f"face {seed}, not labelled", url) for seed, url in urls.items()))
         self._counted()
 
-    def _label(self, seed: int) -> None:
-        was = self.answers.get(seed)
-        if was is None:
-            self.answers[seed] = True
-        elif was:
-            self.answers[seed] = False
-        else:
-            del self.answers[seed]
-        now = self.answers.get(seed)
-        words = "not labelled" if now is None else "yes" if now else "no"
-        self.picks[seed].classes(remove="yes no", add="" if now is None else words).props(f'aria-label="face {seed}, {words}"')
+    def _label(self, seed: int, _: object) -> None:
+        """Nothing, yes, no, and nothing again."""
+        was = self.answers.pop(seed, None)
+        if was is not False:
+            self.answers[seed] = was is None
+        words = {None: "", True: "yes", False: "no"}[self.answers.get(seed)]
+        told = f"face {seed}, {words or 'not labelled'}"
+        self.board.put(f'[data-row="{seed}"]', className=f"pick {words}", ariaLabel=told, title=told)
         self._counted()
 
     def _counted(self) -> None:

@@ -6,10 +6,12 @@ elements and brings the events; the panels say what they mean; ``session`` works
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from pathlib import Path
+from typing import Any
 
-from nicegui import ui
+from nicegui import Client, ui
 from nicegui.events import KeyEventArguments
 
 from steerable.studio import driving, knobs, links, making, people, readings, sharing, stage
@@ -19,23 +21,33 @@ from steerable.studio.workshop import Workshop
 
 STYLE = Path(__file__).parent / "studio.css"
 OPENING = 1  # the seed that a page opens with: somebody who looks at the camera
+TABS: dict[str, Any] = {"Measured": readings.Readings, "Drive": driving.Driving, "Share": sharing.Sharing, "Make": making.Making}
 TURN_DARK = "() => setDark(!Quasar.Dark.isActive)"  # NiceGUI's own function; the page begins as the browser prefers
 
 
-def build(workshop: Workshop, asked: str | None = None, *, origin: str = "") -> Visit:
+def opening(workshop: Workshop, asked: str | None) -> tuple[State, Bench, str]:
+    """What a page opens with, and why the link in its address could not be restored, if so. A trajectory in it takes seconds.
+
+    Args:
+        asked: the state as the address carries it.
+    """
+    try:
+        if asked:
+            return *restored(asked, workshop), ""
+        trouble = ""
+    except ValueError as error:
+        trouble = str(error)
+    return State(seed=OPENING), workshop.benches[workshop.first], trouble
+
+
+def build(workshop: Workshop, state: State, bench: Bench, trouble: str = "", *, origin: str = "") -> Visit:
     """Everything on one page.
 
     Args:
-        asked: the state in a link, as the address carries it; what cannot be restored is said on the page.
+        state, bench, trouble: of ``opening``; what could not be restored is said on the page.
         origin: the address of the studio, for links.
     """
-    bench, state, trouble = workshop.benches[workshop.first], State(seed=OPENING), ""
-    if asked:
-        try:
-            state, bench = restored(asked, workshop)
-        except ValueError as error:
-            trouble = str(error)
-    visit = Visit(workshop, bench, state)
+    visit, client = Visit(workshop, bench, state), ui.context.client
     ui.add_css(STYLE)
     with ui.header(elevated=False).classes("studio-head items-center no-wrap row"):
         ui.label("steerable studio").classes("title")
@@ -50,24 +62,22 @@ def build(workshop: Workshop, asked: str | None = None, *, origin: str = "") -> 
             people.People(visit)
         knobs.Rows(visit)
         with ui.column().classes("gap-3 no-wrap side"), ui.element("section").classes("pane column").props('aria-label="Tools"'):
-            with ui.tabs().props("dense no-caps align=justify inline-label").classes("w-full") as tabs:
-                names = [ui.tab(name) for name in ("Measured", "Drive", "Share", "Make")]
-            with ui.tab_panels(tabs, value=names[0]).props("keep-alive"):
-                with ui.tab_panel(names[0]):
-                    readings.Readings(visit)
-                places = {"Drive": ui.tab_panel(names[1]), "Share": ui.tab_panel(names[2]), "Make": ui.tab_panel(names[3])}
+            with ui.tabs(value=next(iter(TABS))).props("dense no-caps align=justify inline-label").classes("w-full") as tabs:
+                for name in TABS:
+                    ui.tab(name)
+            places = {name: ui.element("div").classes("w-full").props(f'role="tabpanel" aria-label="{name}"') for name in TABS}
     panels: dict[str, object] = {}
 
-    def open_tab(name: str) -> None:
-        """A panel is made when it is first looked at, so that the page stands sooner."""
-        if name in places and name not in panels:
-            with places[name]:
-                if name == "Share":
-                    panels[name] = sharing.Sharing(visit, origin)
-                else:
-                    panels[name] = {"Drive": driving.Driving, "Make": making.Making}[name](visit)
+    def open_tab(chosen: str) -> None:
+        """A panel is made when it is first looked at, so that the page stands sooner; it stays, out of sight, for what changes in place."""
+        for name, place in places.items():
+            place.set_visibility(name == chosen)
+        if chosen not in panels:
+            with places[chosen]:
+                panels[chosen] = TABS[chosen](visit, origin) if chosen == "Share" else TABS[chosen](visit)
 
     tabs.on_value_change(lambda event: open_tab(event.value))
+    open_tab(next(iter(TABS)))
     opening = visit.latest()
 
     def choose(name: str) -> None:
@@ -86,9 +96,19 @@ def build(workshop: Workshop, asked: str | None = None, *, origin: str = "") -> 
     ui.keyboard(on_key=lambda event: _key(visit, event))
     visit.show(visit.state)
     visit.tell("history")
+    visit.on("history", functools.partial(_addressed, visit, client))
     if trouble:
         visit.complain(trouble)
     return visit
+
+
+def _addressed(visit: Visit, client: Client) -> None:
+    """The address always leads to what is shown, so that reloading the page loses nothing but the history."""
+    link = ""
+    for whole in (True, False):
+        with contextlib.suppress(ValueError):
+            link = link or visit.link(whole=whole)
+    client.run_javascript(f"history.replaceState(history.state, '', '{'?state=' + link if link else '/'}')")
 
 
 def restored(text: str, workshop: Workshop) -> tuple[State, Bench]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from nicegui import ui
 
 from steerable.studio import pictures, session
+from steerable.studio.live import Board, pick
 from steerable.studio.visit import Visit
 
 CROWD = 24
@@ -19,9 +20,9 @@ class People:
     """Seed box, neighbours, truncation, class and 24 seeds to pick from."""
 
     def __init__(self, visit: Visit) -> None:
-        self.visit, self.first = visit, 0
+        self.visit, self.first, self.on = visit, 0, visit.state.seed
         self._crowd = visit.latest()
-        self.picks: dict[int, ui.element] = {}
+        self.urls: dict[int, str] = {}
         with ui.element("section").classes("pane column").props('aria-label="Person"'):
             with ui.row().classes("items-center w-full gap-1"):
                 self.seed = (
@@ -44,9 +45,13 @@ class People:
                 with ui.row().classes("gap-0 no-wrap"):
                     ui.button(icon="arrow_back", on_click=lambda: self._page(-1)).props('flat dense size=sm aria-label="earlier seeds"')
                     ui.button(icon="arrow_forward", on_click=lambda: self._page(1)).props('flat dense size=sm aria-label="later seeds"')
-            self.place = ui.element("div").classes("crowd")
+            self.board = Board(
+                "".join(pick(seed, f"seed {seed}", "") for seed in range(CROWD)), hears={"pick": lambda seed, _: self._to(seed)}
+            )
+            self.board.classes("crowd")
         visit.on("state", self._follow)
         visit.on("bench", self._fill)
+        visit.on("begun", self._fill)
         self._fill()
         self._follow()
 
@@ -75,28 +80,20 @@ class People:
         state, seeds = self.visit.state, range(self.first, self.first + CROWD)
         self.told.set_text(f"seeds {seeds[0]} to {seeds[-1]}, unsteered")
         self.label.set_visibility(bool(self.visit.bench.generator.classes))
-        self._crowd.ask(functools.partial(crowd, self.visit.bench, list(seeds), state.psi, state.label), self._filled)
+        if self.visit.begun:
+            self._crowd.ask(functools.partial(crowd, self.visit.bench, list(seeds), state.psi, state.label), self._filled)
 
     def _filled(self, urls: dict[int, str]) -> None:
-        self.place.clear()
-        self.picks = {}
-        with self.place:
-            for seed, url in urls.items():
-                with ui.element("button").classes("pick").props(f'type="button" title="seed {seed}" aria-label="seed {seed}"') as pick:
-                    ui.element("img").props(f'src="{url}" alt=""')
-                pick.on("click", lambda _, seed=seed: self._to(seed))
-                self.picks[seed] = pick
-        self._follow()
+        self.urls, self.on = urls, self.visit.state.seed
+        self.board.write("".join(pick(seed, f"seed {seed}", url, on=seed == self.on) for seed, url in urls.items()))
 
     def _follow(self) -> None:
         state = self.visit.state
         for element, value in ((self.seed, state.seed), (self.psi, state.psi), (self.label, state.label)):
             if element.value != value:
                 element.set_value(value)
-        for seed, pick in self.picks.items():
-            on = seed == state.seed
-            if on != ("on" in pick.classes):
-                pick.classes(**{"add" if on else "remove": "on"})
+        if state.seed != self.on and {state.seed, self.on} & set(self.urls):
+            self._filled(self.urls)
 
 
 def crowd(bench: session.Bench, seeds: list[int], psi: float, label: int | None) -> dict[int, str]:

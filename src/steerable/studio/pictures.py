@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from steerable import render
-from steerable.protocols import Images, Latents
+from steerable.protocols import Latents
 from steerable.studio.session import Corners, Pixels, State
 
 EXACT = 128 * 128  # pixels up to which PNG costs less than a frame
@@ -21,15 +20,25 @@ EXACT = 128 * 128  # pixels up to which PNG costs less than a frame
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """A state, where it led, and what it looks like as an address that an <img> shows."""
+    """A state, where it led, and what it looks like: pixels, and an address that an <img> shows.
+
+    Attributes:
+        ledger: of the trajectory that was turned, as (moved, held) in population deviations, and what may drift; None where none was.
+    """
 
     state: State
     point: Latents
+    image: Pixels
     url: str
+    ledger: tuple[list[tuple[float, float]], float] | None = None
+
+    @property
+    def thumbnail(self) -> str:
+        return thumbnail(self.image)
 
 
-def frame(state: State, point: Latents, images: Images) -> Frame:
-    return Frame(state, point, data_url(render.to_uint8(images)[0], exact=False))
+def frame(state: State, point: Latents, image: Pixels) -> Frame:
+    return Frame(state, point, image, data_url(image, exact=False))
 
 
 def data_url(image: Pixels, *, exact: bool = True) -> str:

@@ -17,6 +17,7 @@ from steerable.controls.solve import Solve
 from steerable.evaluation.summary import JUDGES
 from steerable.features.network import select
 from steerable.studio import pictures, session
+from steerable.studio.live import Board, icon_button, plain
 from steerable.studio.pictures import number
 from steerable.studio.session import Bench, Leak, State
 from steerable.studio.visit import Visit
@@ -131,7 +132,6 @@ class Readings:
     def __init__(self, visit: Visit) -> None:
         self.visit = visit
         self._solve = visit.latest()
-        self.lines: dict[str, Line] = {}
         with ui.column().classes("w-full gap-2 no-wrap"):
             with ui.row().classes("w-full items-center no-wrap gap-2"):
                 self.asked = ui.input("Set a value", placeholder="yaw 20").props("dense outlined").classes("flex-grow")
@@ -139,39 +139,50 @@ class Readings:
                 ui.button("Set", on_click=self._set).props("unelevated no-caps")
             self.answer = ui.label("").classes("answer").props('role="status"')
             self.answer.set_visibility(False)
-            self.ledger = ui.html("", sanitize=False).classes("w-full ledger")
-            self.ledger.set_visibility(False)
+            self.ledger = Board().classes("w-full ledger")
             with ui.element("div").classes("values head"):
                 for words in ("", "feature", "start", "now", "change", "asked"):
                     ui.label(words)
-            self.place = ui.element("div").classes("scroll values-all").props('role="table" aria-label="measured features"')
+            self.board = Board(self._laid_out(), hears={"lock": self._locked}).classes("scroll values-all")
+            self.board.props('role="table" aria-label="measured features"')
         visit.on("measured", self._read)
+        visit.on("leaks", self._leaked)
         visit.on("state", self._follow)
         visit.on("bench", self._build)
         visit.on("ledger", self._plot)
-        self._build()
-
-    def _build(self) -> None:
-        self.place.clear()
-        self.lines.clear()
-        with self.place:
-            for name, unit in self.visit.bench.columns.items():
-                self.lines[name] = Line(self.visit, name, unit)
-        self.ledger.set_visibility(False)
         self._follow()
 
+    def _laid_out(self) -> str:
+        """The markup of all lines."""
+        self.lines = [Line(self, order, name, unit) for order, (name, unit) in enumerate(self.visit.bench.columns.items())]
+        return "".join(line.markup() for line in self.lines)
+
+    def _build(self) -> None:
+        self.board.write(self._laid_out())
+        self.ledger.write("")
+        self._follow()
+
+    def _locked(self, order: int, _: object) -> None:
+        if order < len(self.lines):
+            name = self.lines[order].name
+            on = name not in self.visit.state.locks
+            self.visit.keep(f"{'lock' if on else 'free'} {name}", self.visit.state.locked(name, on))
+
     def _follow(self) -> None:
-        for line in self.lines.values():
+        for line in self.lines:
             line.follow()
 
     def _read(self) -> None:
-        leaks = {leak.name: leak for leak in self.visit.leaks}
-        for name, line in self.lines.items():
-            line.read(leaks.get(name))
+        for line in self.lines:
+            line.read()
+
+    def _leaked(self, leaks: Mapping[str, Leak]) -> None:
+        for line in self.lines:
+            if line.name in leaks:
+                line.leaked(leaks[line.name])
 
     def _plot(self, curve: list[tuple[float, float]], tolerance: float) -> None:
-        self.ledger.set_content(pictures.ledger_svg(curve, tolerance))
-        self.ledger.set_visibility(True)
+        self.ledger.write(pictures.ledger_svg(curve, tolerance))
 
     def _set(self) -> None:
         state, bench = self.visit.state, self.visit.bench
@@ -195,50 +206,53 @@ class Readings:
 class Line:
     """One column: its lock, its value at the start and now, the change, and what its knob asks for."""
 
-    def __init__(self, visit: Visit, name: str, unit: str) -> None:
-        self.visit, self.name, self.unit = visit, name, unit
-        judge = f"second judge of {JUDGES_OF[name]}" if name in JUDGES_OF else ""
-        with ui.element("div").classes("values").props(f'role="row" data-column="{name}" title="{judge}"') as self.place:
-            self.lock = ui.button(icon="lock_open", on_click=self._lock).props("flat dense round size=xs aria-pressed=false")
-            self.lock.props(f'aria-label="hold {name}"')
-            ui.html(f"{name} <small>{unit}</small>", sanitize=False).classes("what")
-            self.numbers = ui.html("", sanitize=False).classes("numbers")
-        self.locked, self.asked, self.told = False, "", ("", "", "")
+    def __init__(self, readings: Readings, order: int, name: str, unit: str) -> None:
+        self.readings, self.visit, self.order, self.name, self.unit = readings, readings.visit, order, name, unit
+        self.locked, self.turned, self.bad = False, False, False
 
-    def _lock(self) -> None:
-        on = self.name not in self.visit.state.locks
-        self.visit.keep(f"{'lock' if on else 'free'} {self.name}", self.visit.state.locked(self.name, on))
+    def put(self, part: str, **news: object) -> None:
+        self.readings.board.put(f'[data-row="{self.order}"] {part}'.rstrip(), **news)
+
+    def markup(self) -> str:
+        judge = f' title="second judge of {JUDGES_OF[self.name]}"' if self.name in JUDGES_OF else ""
+        return (
+            f'<div class="values" role="row" data-row="{self.order}" data-column="{plain(self.name)}"{judge}>'
+            f"{icon_button('lock_open', 'lock', f'hold {self.name}')}"
+            f'<span class="what" role="rowheader">{plain(self.name)} <small>{plain(self.unit)}</small></span>'
+            '<span class="start" role="cell"></span><span class="now" role="cell"></span>'
+            '<span class="change" role="cell"></span><span class="asked" role="cell"></span></div>'
+        )
 
     def follow(self) -> None:
-        locked, asked = self.name in self.visit.state.locks, self.visit.state.amounts.get(self.name)
+        """The state's lock, and the amount that its knob was given."""
+        asked, locked = self.visit.state.amounts.get(self.name), self.name in self.visit.state.locks
         if locked != self.locked:
-            self.locked = locked
-            self.lock.props(f"icon={'lock' if locked else 'lock_open'} aria-pressed={'true' if locked else 'false'}")
-            self.place.classes(**{"add" if locked else "remove": "held"})
-            if not locked:
-                self.place.classes(remove="bad")
-        if (asked is not None) != ("turned" in self.place.classes):
-            self.place.classes(**{"add" if asked is not None else "remove": "turned"})
-        self.asked = "" if asked is None else ("+" if asked > 0 else "") + number(asked, 2)
-        self._write()
+            self.put(".lock", ariaPressed=str(locked).lower())
+            self.put(".lock i", textContent="lock" if locked else "lock_open")
+        if (locked, asked is not None) != (self.locked, self.turned):
+            self.locked, self.turned = locked, asked is not None
+            self._classed(bad=self.bad and locked)
+        self.put(".asked", textContent="" if asked is None else ("+" if asked > 0 else "") + number(asked, 2))
 
-    def _write(self) -> None:
-        self.numbers.set_content("".join(f"<span>{text}</span>" for text in (*self.told, self.asked)))
+    def _classed(self, *, bad: bool) -> None:
+        self.bad = bad
+        marks = {"held": self.locked, "turned": self.turned, "bad": bad}
+        self.put("", className=" ".join(["values", *(name for name, on in marks.items() if on)]))
 
-    def read(self, leak: Leak | None) -> None:
-        """The newest measurement, and of a lock what it leaked."""
+    def read(self) -> None:
+        """The newest measurement."""
         measured = self.visit.measured
-        if measured is None or self.name not in measured.now:
-            return
-        now, before = measured.now[self.name], measured.before[self.name]
-        change = ("+" if now > before else "") + number(now - before, 2)
-        if leak is not None:
-            change = f"{'+' if leak.drift > 0 else ''}{number(leak.drift, 2)} of ±{number(leak.tolerance, 2)}"
-            if leak.holds == ("bad" in self.place.classes):
-                self.place.classes(**{"remove" if leak.holds else "add": "bad"})
-                self.place.props(f'title="{"held" if leak.holds else "did not hold"}"')
-        self.told = number(before), number(now), change
-        self._write()
+        if measured is not None and self.name in measured.now:
+            now, before = measured.now[self.name], measured.before[self.name]
+            self.put(".start", textContent=number(before))
+            self.put(".now", textContent=number(now))
+            self.put(".change", textContent=("+" if now > before else "") + number(now - before, 2))
+
+    def leaked(self, leak: Leak) -> None:
+        """What a lock leaked, in the place of the change."""
+        self.put(".change", textContent=f"{'+' if leak.drift > 0 else ''}{number(leak.drift, 2)} of ±{number(leak.tolerance, 2)}")
+        self.put("", title="held" if leak.holds else "did not hold")
+        self._classed(bad=not leak.holds)
 
 
 JUDGES_OF = {second: first for first, second in JUDGES.items()}

@@ -92,6 +92,18 @@ class Road:
                 return torch.lerp(points[step - 1].values, points[step].values, min(max(share, 0.0), 1.0))
         return points[-1].values
 
+    def curve(self, latents: Latents, amount: float) -> tuple[list[tuple[float, float]], float]:
+        """The ledger of one latent's way to an amount, the start first, and the drift that is allowed.
+
+        Returns:
+            (moved, largest drift of what is held) of every way-point, and the largest drift, all in population deviations.
+        """
+        path, count = self.path(latents, amount > 0), len(self.trajectory.move)
+        worst = path.ledger.in_deviations[:, 0, count:].amax(1).tolist()
+        moved = (path.moved[:, 0] / self.trajectory.unit).tolist()
+        passed = sum(one < abs(amount) for one in path.moved[:, 0].tolist())
+        return list(zip(moved, worst, strict=True))[: passed + 1], float(path.ledger.allowed[0])
+
     def path(self, latents: Latents, ahead: bool) -> Path:
         """One latent's path to either end of what a slider reaches, walked when it is first asked for.
 

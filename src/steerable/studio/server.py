@@ -15,10 +15,11 @@ from fastapi.responses import JSONResponse
 from nicegui import Client, ui
 
 import steerable
-from steerable.studio import api, limits, page
+from steerable.studio import api, limits, page, scheduling
 from steerable.studio.workshop import Workshop
 
 M_ARENA_MAX = -8  # of malloc.h
+FIRST = 1.0  # seconds that a page waits for the picture it brings
 MESSAGE = 2 * 2**20  # bytes of one message over the socket
 
 
@@ -60,10 +61,14 @@ def application(workshop: Workshop, *, token: str | None = None) -> limits.Door:
             return
         visits.add(client.id)
         client.on_delete(functools.partial(_left, visits, client.id))
-        visit = page.build(workshop, request.query_params.get("state"), origin=str(request.base_url).rstrip("/"))
+        work = functools.partial(page.opening, workshop, request.query_params.get("state"))
+        found = await scheduling.run(workshop.workers, work, patience="seconds") if "state" in request.query_params else work()
+        visit = page.build(workshop, *found, origin=str(request.base_url).rstrip("/"))
         client.on_delete(visit.close)
+        client.on_connect(visit.begin)
+        await visit.drawn(FIRST)
 
-    ui.page("/", title="steerable studio", favicon="🎚", response_timeout=20)(root)
+    ui.page("/", title="steerable studio", favicon="🎚", response_timeout=60)(root)
     ui.run_with(app, dark=None, title="steerable studio", reconnect_timeout=15.0, show_welcome_message=False, markdown=False)
     return limits.Door(app, token=token)
 
@@ -90,4 +95,12 @@ def serve(workshop: Workshop, *, host: str, port: int, token: str | None = None,
     _few_heaps()
     # when it starts, NiceGUI looks at every object there is, at torch's outdated ones too
     warnings.filterwarnings("ignore", message=".*reduce_op", category=FutureWarning)
-    uvicorn.run(application(workshop, token=token), host=host, port=port, log_level="warning", ws_max_size=MESSAGE, **options)
+    uvicorn.run(
+        application(workshop, token=token),
+        host=host,
+        port=port,
+        log_level="warning",
+        ws_max_size=MESSAGE,
+        ws_per_message_deflate=False,
+        **options,
+    )

@@ -201,6 +201,18 @@ def latents(state: State, bench: Bench) -> Latents:
     return recipe.displaced(point, state.offset) if state.offset else point
 
 
+def ledger(state: State, bench: Bench) -> tuple[list[tuple[float, float]], float] | None:
+    """What the trajectory that was turned last has cost on the way to its amount; see ``Road.curve``. None where none is turned."""
+    turned = [name for name in state.amounts if bench.is_road(name)]
+    if not turned:
+        return None
+    control = bench.control(tuple(state.amounts), state.locks)  # the one that steered, which remembers its ways
+    parts = control.parts if isinstance(control, Chain) else (control,)
+    road = next(part for part in parts if isinstance(part, Road) and part.name == turned[-1])
+    before = replace(state, offset="", amounts={**state.amounts, **dict.fromkeys(turned, 0.0)})
+    return road.curve(latents(before, bench), state.amounts[road.name])
+
+
 def rest(knob: Knob) -> float:
     """Where a knob stands that nobody turned; one that sets a value, in the middle of what it reaches."""
     return (knob.low + knob.high) / 2 if knob.neutral is None else knob.neutral

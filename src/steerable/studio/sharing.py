@@ -101,11 +101,7 @@ class Sharing:
         return session.recipe_of(self.visit.state, self.visit.bench)
 
     def _link(self) -> str:
-        visit = self.visit
-        shared = next((b for b in visit.workshop.benches.values() if b.generator.fingerprint == visit.bench.generator.fingerprint), None)
-        if shared is None:
-            raise ValueError("this generator was dropped here and is not on the server: save the image instead of a link.")
-        return f"{self.origin}/?state={links.link_of(visit.state, visit.bench, shared)}"
+        return f"{self.origin}/?state={self.visit.link()}"
 
     def _command(self) -> str:
         return links.as_command(self._recipe(), self.visit.bench, self.visit.state)

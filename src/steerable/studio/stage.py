@@ -9,12 +9,14 @@ from nicegui import ui
 from nicegui.events import MouseEventArguments
 
 from steerable.studio import live, pictures, session
-from steerable.studio.scheduling import MEASUREMENT
+from steerable.studio.live import Board, pick
 from steerable.studio.visit import Visit
 
 MOST = 16  # boxes
+WAY, SHOWN = 6, 24  # way-points, and steps of the history
 PATIENCE = 0.7  # seconds after which a picture that is not there yet is said to be worked on
 HAND = ["pointerdown", "pointermove", "pointerup", "pointerleave"]
+WIPED = "(share) => { getHtmlElement(%d).style.clipPath = `inset(0 ${100 - share}%% 0 0)`; }"
 SYNTHETIC = "Synthetic image: made by a generator; it shows nobody."
 
 
@@ -25,7 +27,8 @@ class Stage:
         self.visit = visit
         self.corner: tuple[float, float] | None = None
         self.troubled = visit.state
-        self._extra = visit.latest(patience=MEASUREMENT)
+        self.pictured: session.State | None = None  # the step whose small picture came last
+        self._extra = visit.latest(patience="measurement")
         with ui.element("section").classes("pane column stage").props('aria-label="Picture"'):
             with ui.row().classes("w-full no-wrap items-start gap-2 showing"):
                 with ui.element("div").classes("big").props('tabindex=0 role="group" aria-label="picture"') as self.frame:
@@ -42,16 +45,15 @@ class Stage:
                 self.undo = ui.button(icon="undo", on_click=lambda: visit.go(visit.history.undo())).props('flat dense aria-label="undo"')
                 self.redo = ui.button(icon="redo", on_click=lambda: visit.go(visit.history.redo())).props('flat dense aria-label="redo"')
                 ui.label("compare").classes("soft q-ml-sm")
-                self.compare = ui.slider(min=0, max=100, step=1, value=0, on_change=self._wiped).props(
-                    'aria-label="compare with the start"'
-                )
-                self.compare.classes("flex-grow compare")
+                self.compare = ui.slider(min=0, max=100, step=1, value=0).props('aria-label="compare with the start"')
+                self.compare.classes("flex-grow compare").on("update:model-value", js_handler=WIPED % self.wipe.id)
             self.trouble = ui.label("").classes("trouble").props('role="alert"')
             ui.html("<h2>Way here</h2>", sanitize=False)
-            self.film = ui.element("div").classes("film").props('aria-label="last way-points"')
+            self.film = Board(hears={"pick": self._way_point}).classes("film").props('role="group" aria-label="last way-points"')
             ui.html("<h2>History</h2>", sanitize=False)
-            self.steps = ui.element("div").classes("steps").props('aria-label="history"')
-        self.urls: dict[int, str] = {}
+            self.steps = Board(hears={"pick": lambda place, _: visit.go(visit.history.go(place))}).classes("steps")
+            self.steps.props('role="group" aria-label="history"')
+        self.urls: dict[int, str] = {}  # small pictures of the steps
         visit.steered_by(self.frame)
         visit.on("draw", self._drawing)
         visit.on("frame", self._framed)
@@ -74,9 +76,10 @@ class Stage:
         live.show(self.image, frame.url)
         if self.trouble.text and frame.state != self.troubled:
             self.trouble.set_text("")
-        if frame.state == self.visit.history.state and self.urls.get(self.visit.history.at) != frame.url:
+        if frame.state == self.visit.history.state and self.pictured is not frame.state:
+            self.pictured = frame.state
             self.urls = {place: url for place, url in self.urls.items() if place < self.visit.history.at}
-            self.urls[self.visit.history.at] = frame.url
+            self.urls[self.visit.history.at] = frame.thumbnail
             self._history()
 
     def _troubled(self, words: str) -> None:
@@ -88,32 +91,27 @@ class Stage:
         self._extra.ask(functools.partial(_still_url, still, self.visit.bench), self._begun)
 
     def _begun(self, url: str) -> None:
-        self.start.props(f'src="{url}"')
-        self.wipe.props(f'src="{url}"')
-
-    def _wiped(self) -> None:
-        self.wipe.style(f"clip-path: inset(0 {100 - (self.compare.value or 0):.0f}% 0 0)")
+        for element in (self.start, self.wipe):
+            element.props(f'src="{url}"')
 
     def _history(self) -> None:
         history = self.visit.history
         self.undo.set_enabled(history.at > 0)
         self.redo.set_enabled(history.at < len(history.steps) - 1)
-        self.steps.clear()
-        with self.steps:
-            for place in range(max(0, len(history.steps) - 24), len(history.steps)):
-                what = history.steps[place][0]
-                with ui.element("button").classes("pick" + (" on" if place == history.at else "")) as pick:
-                    pick.props(f'type="button" title="{_quoted(what)}" aria-label="step {place}: {_quoted(what)}"')
-                    if place in self.urls:
-                        ui.element("img").props(f'src="{self.urls[place]}" alt=""').style("width:100%;border-radius:6px")
-                    ui.html(f"<span>{_quoted(what)}</span>", sanitize=False)
-                pick.on("click", lambda _, place=place: self.visit.go(self.visit.history.go(place)))
-        self.film.clear()
-        with self.film:
-            for state, url in self.visit.film[-6:]:
-                with ui.element("button").classes("pick").props('type="button" aria-label="way-point"') as pick:
-                    ui.element("img").props(f'src="{url}" alt=""')
-                pick.on("click", lambda _, state=state: self.visit.keep("way-point", state))
+        shown = range(max(0, len(history.steps) - SHOWN), len(history.steps))
+        words = [history.steps[place][0] for place in shown]
+        self.steps.write(
+            "".join(
+                pick(place, f"step {place}: {what}", self.urls.get(place, ""), words=what, on=place == history.at)
+                for place, what in zip(shown, words, strict=True)
+            )
+        )
+        self.film.write("".join(pick(i, "way-point", url) for i, (_, url) in enumerate(self.visit.film[-WAY:])))
+
+    def _way_point(self, place: int, _: object) -> None:
+        way = self.visit.film[-WAY:]
+        if place < len(way):
+            self.visit.keep("way-point", way[place][0])
 
     # -------------------------------------------------------------- the held box
 
@@ -154,7 +152,3 @@ class Stage:
 
 def _still_url(state: session.State, bench: session.Bench) -> str:
     return pictures.data_url(session.pixels(session.start(state, bench), bench)[0])
-
-
-def _quoted(text: str) -> str:
-    return text.replace("&", "&amp;").replace('"', "'").replace("<", "&lt;")

@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from steerable import checks, zoo
+from steerable import checks, render, zoo
 from steerable.controls import rayleigh
 from steerable.controls.driving import Drive, Row
 from steerable.features.network import select
@@ -118,7 +118,7 @@ class Trip:
         self.axes = torch.stack([rayleigh.continued(self.drive.free[None], axis[None, None])[0, 0] for axis in self.axes])
         offset = session.offset_of(found.latents.values[0] - self.base[0])
         self.state = replace(self.state, offset=offset)
-        return pictures.frame(self.state, found.latents, found.image)
+        return pictures.frame(self.state, found.latents, render.to_uint8(found.image)[0])
 
     @property
     def curve(self) -> list[tuple[float, float]]:

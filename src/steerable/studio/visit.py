@@ -6,6 +6,8 @@ worked out by ``session`` in the workers of ``scheduling``; panels that register
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import functools
 import time
 from collections import defaultdict
@@ -15,16 +17,18 @@ from typing import Any
 
 from nicegui import ui
 
+from steerable.features.network import select
 from steerable.fitting.calibrate import coordinates
-from steerable.studio import pictures, session
+from steerable.studio import links, pictures, session
 from steerable.studio.pictures import Frame
-from steerable.studio.scheduling import MEASUREMENT, SECONDS, Latest
+from steerable.studio.scheduling import Latest, Patience
 from steerable.studio.session import Bench, History, Leak, State
 from steerable.studio.workshop import Workshop
 
 STRIP = 12  # way-points of the filmstrip
 PUSHES = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, 1.0), "down": (0.0, -1.0)}
-MEASURE_EVERY = 0.5  # seconds between two measurements while a hand moves
+REST = 0.25  # seconds without an event after which a hand rests
+LEAKS_EVERY = 0.5  # seconds between two measurements of what is locked, while a hand moves
 
 
 @dataclass(frozen=True)
@@ -60,13 +64,19 @@ class Visit:
         self.drawing = False
         self._listeners: dict[str, list[Callable[..., None]]] = defaultdict(list)
         self._frames = Latest(workshop.workers, self.complain)
-        self._measures = Latest(workshop.workers, self.complain, pause=MEASURE_EVERY, patience=MEASUREMENT)
+        self._measures = Latest(workshop.workers, self.complain, patience="measurement")
+        self.begun = False  # whether the page stands, so that there is time for more than the picture
+        self._hand = self._driven = False  # that moves, and whether it drives
+        self._moved = 0.0  # when it did last
+        self._looked = 0.0  # when the leaks were last asked for
+        self._rest: asyncio.TimerHandle | None = None
         self._known: dict[tuple[Any, ...], dict[str, float]] = {}
 
     # -------------------------------------------------------------- who is told
 
     def on(self, event: str, listener: Callable[..., None]) -> None:
-        """``state``, ``frame``, ``measured``, ``history``, ``seed``, ``bench``, ``draw``, ``ledger``, ``trouble``: call at a new one."""
+        """Call at each new one of these: ``begun``, ``state``, ``frame``, ``measured``, ``leaks``, ``history``, ``seed``, ``bench``,
+        ``draw``, ``ledger``, ``trouble``."""
         self._listeners[event].append(listener)
 
     def tell(self, event: str, *arguments: Any) -> None:
@@ -77,14 +87,24 @@ class Visit:
         self._asked = 0.0
         self.tell("trouble", " ".join(str(error).split())[:300])
 
-    def latest(self, *, patience: float = SECONDS) -> Latest:
+    def latest(self, *, patience: Patience = "seconds") -> Latest:
         """A queue of this visitor for questions of another kind: thumbnails, batches, fits; they hinder no picture."""
         one = Latest(self.workshop.workers, self.complain, patience=patience)
         self.on("closed", one.stop)
         return one
 
+    def begin(self) -> None:
+        """The page stands: measure, and make the small pictures."""
+        if not self.begun:
+            self.begun = True
+            self.tell("begun")
+            if self.frame is not None:
+                self._measure(self.frame)
+
     def close(self) -> None:
         """The page has gone: forget everything."""
+        if self._rest is not None:
+            self._rest.cancel()
         self._frames.stop()
         self._measures.stop()
         self.tell("closed")
@@ -105,6 +125,22 @@ class Visit:
         self.drawing = on
         self.tell("draw")
 
+    def link(self, *, whole: bool = False) -> str:
+        """The state as an address carries it.
+
+        Args:
+            whole: with the straight knobs and trajectories that were made here, turned or not.
+
+        Raises:
+            ValueError: a generator that nobody else finds here, or too much for an address.
+        """
+        shared = next(
+            (one for one in self.workshop.benches.values() if one.generator.fingerprint == self.bench.generator.fingerprint), None
+        )
+        if shared is None:
+            raise ValueError("this generator was dropped here and is not on the server: save the image instead of a link.")
+        return links.link_of(self.state, self.bench, shared, whole=whole)
+
     # -------------------------------------------------------------- what is shown
 
     def show(self, state: State) -> None:
@@ -118,13 +154,14 @@ class Visit:
         self._frames.ask(functools.partial(self._drawn, state, self.bench), self._framed)
 
     def keep(self, what: str, state: State | None = None) -> None:
-        """Show a state, by default the present one, and make it one step of history."""
+        """Show a state, by default the present one, and make it one step of history: the hand has let go."""
+        self._hand = self._driven = False
         state = self.state if state is None else state
         after = self.history.then(what, state)
         if after is not self.history:
             self.history = after
             if self.frame is not None:
-                self.film = [*self.film, (self.frame.state, self.frame.url)][-STRIP:]
+                self.film = [*self.film, (self.frame.state, self.frame.thumbnail)][-STRIP:]
         self.show(state)
         self.tell("history")
 
@@ -132,10 +169,12 @@ class Visit:
         """One knob to an amount, while a hand moves."""
         if name in self.state.locks:
             return
+        self._hand, self._moved = True, time.monotonic()
         self.show(self.state.turned(name, amount, neutral=self.bench.knobs[name].neutral))
 
     def go(self, history: History) -> None:
         """To another step of the history."""
+        self._hand = self._driven = False
         self.history = history
         self.show(history.state)
         self.tell("history")
@@ -156,13 +195,18 @@ class Visit:
     @staticmethod
     def _drawn(state: State, bench: Bench) -> Frame:
         point = session.latents(state, bench)
-        return Frame(state, point, pictures.data_url(session.pixels(point, bench)[0], exact=False))
+        return replace(pictures.frame(state, point, session.pixels(point, bench)[0]), ledger=session.ledger(state, bench))
 
     def arrive(self, frame: Frame) -> None:
         """Show a frame that was made elsewhere: a step of a drive."""
-        self.state = frame.state
+        self.state, self._hand, self._driven, self._moved = frame.state, True, True, time.monotonic()
         self.tell("state")
         self._framed(frame)
+
+    async def drawn(self, seconds: float) -> None:
+        """When the picture that was asked for is there, or so many seconds have gone."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._frames.settled(), seconds)
 
     @property
     def late(self) -> float:
@@ -173,7 +217,35 @@ class Visit:
         self.frame, self._asked = frame, 0.0
         self.shown += 1
         self.tell("frame")
-        self._measures.ask(functools.partial(self._judged, frame, self.bench), self._heard)
+        if frame.ledger is not None:
+            self.tell("ledger", *frame.ledger)
+        if self._rest is not None:
+            self._rest.cancel()
+        if not self._hand:
+            return self._measure(frame)
+        # a hand that moves has all processors for its pictures: only its locks are looked at now and then, the rest when it rests
+        self._rest = asyncio.get_running_loop().call_later(REST, self._rested, frame)
+        if frame.state.locks and not self._driven and time.monotonic() > self._looked + LEAKS_EVERY:
+            self._looked = time.monotonic()
+            self._measures.ask(functools.partial(self._leaked, frame, self.bench), functools.partial(self.tell, "leaks"))
+
+    def _rested(self, frame: Frame) -> None:
+        """Measure, unless the hand went on meanwhile and only its picture has not come yet."""
+        if (left := self._moved + REST - time.monotonic()) > 0:
+            self._rest = asyncio.get_running_loop().call_later(left, self._rested, frame)
+        else:
+            self._measure(frame)
+
+    def _measure(self, frame: Frame) -> None:
+        if self.begun and frame is self.frame:
+            self._measures.ask(functools.partial(self._judged, frame, self.bench), self._heard)
+
+    def _leaked(self, frame: Frame, bench: Bench) -> dict[str, Leak]:
+        """What the locks of a frame leak, and nothing else: only the features that they are columns of are measured."""
+        state = replace(frame.state.held_part(), boxes=(), region="", locks=())
+        features = select(bench.features, [name for name in frame.state.locks if name in bench.columns])
+        now, reference = session.measure(frame.point, replace(bench, features=tuple(features))), self._values(state, bench)
+        return {leak.name: leak for leak in session.leaks(frame.state, bench, now, reference, self.tolerances)}
 
     def _judged(self, frame: Frame, bench: Bench) -> Measured:
         now = session.measure(frame.point, bench)
@@ -200,6 +272,7 @@ class Visit:
     def _heard(self, measured: Measured) -> None:
         self.measured = measured
         self.tell("measured")
+        self.tell("leaks", {leak.name: leak for leak in self.leaks})
 
     # -------------------------------------------------------------- what follows
 
