@@ -32,6 +32,18 @@ def picture(page: Page) -> str:
     return page.locator(PICTURE).first.get_attribute("src") or ""
 
 
+def settled(page: Page) -> str:
+    """The picture of a new step of the history, when it has come: the step has its small picture from then on."""
+    expect(page.locator(f"{STEPS}.on img")).to_have_count(1)
+    page.wait_for_function("() => { const one = document.querySelector('.big img'); return one.complete && !one.waiting; }")
+    return picture(page)
+
+
+def shows(page: Page, url: str) -> None:
+    """Wait until the page shows this picture, byte for byte."""
+    page.wait_for_function("url => document.querySelector('.big img').src === url", arg=url)
+
+
 def turned(page: Page, knob: str, amount: str) -> None:
     """Type an amount, and wait until it is one step of the history."""
     field = page.locator(f'[data-knob="{knob}"] .amount')

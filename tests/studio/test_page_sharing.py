@@ -8,7 +8,7 @@ import re
 import zipfile
 from pathlib import Path
 
-from hand import picture, turned
+from hand import settled, shows, turned
 from playwright.sync_api import Page, expect
 
 from steerable import recipe
@@ -32,7 +32,7 @@ def test_a_link_restores_the_state_for_somebody_else_and_a_cut_one_says_why(page
     expect(other.locator('[data-knob="yaw"] .amount').first).to_have_value("18")
     expect(other.get_by_role("button", name="lock brightness", exact=True)).to_have_attribute("aria-pressed", "true")
     expect(other.locator(".says").first).to_contain_text("held")
-    assert picture(other) == picture(page)
+    shows(other, settled(page))
     shot(other, "link-restored")
     cut = visitor(link[:-20])
     expect(cut.get_by_role("alert")).to_contain_text("cut or changed")
@@ -44,21 +44,21 @@ def test_a_page_that_is_loaded_again_shows_what_it_showed(visitor):
     page.get_by_role("button", name="lock brightness", exact=True).click()
     expect(page.locator(".steps .pick.on")).to_contain_text("lock brightness")
     expect(page).to_have_url(re.compile(r"\?state="))
-    before = picture(page)
+    before = settled(page)
     page.reload()
     expect(page.locator('[data-knob="yaw"] .amount').first).to_have_value("18")
     expect(page.get_by_role("button", name="lock brightness", exact=True)).to_have_attribute("aria-pressed", "true")
-    page.wait_for_function("before => document.querySelector('.big img').src === before", arg=before)
+    shows(page, before)
 
 
 def test_two_visitors_share_nothing(page, visitor, shot):
     other = visitor()
-    before = picture(other)
+    before = settled(other)
     turned(page, "yaw", "25")
     expect(other.locator('[data-knob="yaw"] .amount').first).to_have_value("0")
     turned(other, "smile", "8")
     expect(page.locator('[data-knob="smile"] .amount').first).to_have_value("0")
-    assert picture(other) != before
+    assert settled(other) != before
     expect(page.locator(".steps .pick")).to_have_count(2)
     shot(page, "one-visitor")
     shot(other, "another-visitor")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 
-from hand import dragged, picture, turned
+from hand import dragged, settled, turned
 from playwright.sync_api import expect
 
 
 def test_a_drag_moves_the_picture_and_is_one_step(page, shot):
-    before = picture(page)
+    before = settled(page)
     dragged(page, "yaw", 0.75)
     expect(page.locator(".steps .pick")).to_have_count(2)
     expect(page.locator('[data-knob="yaw"] .amount').first).not_to_have_value("0")
-    page.wait_for_function("before => document.querySelector('.big img').src !== before", arg=before)
+    assert settled(page) != before
     expect(page.locator('[data-column="yaw"]')).to_have_class(re.compile("turned"))
     shot(page, "drag")
 

@@ -11,7 +11,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hand import PICTURE, STEPS, picture
+from hand import PICTURE, STEPS, picture, settled, shows
 from playwright.sync_api import Page, expect
 
 # What a hand does to a slider, without the hand: so many events in so many milliseconds, then it lets go at the last place.
@@ -27,15 +27,6 @@ DRAG = """async ([name, places, pause]) => {
 }"""
 
 
-def still(page: Page) -> str:
-    """The picture, once it has not changed for a second."""
-    before = ""
-    while (now := picture(page)) != before:
-        before = now
-        page.wait_for_timeout(1000)
-    return now
-
-
 def drag(page: Page, name: str, places: list[float], *, pause: int = 20) -> float:
     return page.evaluate(DRAG, [name, places, pause])
 
@@ -47,24 +38,25 @@ def test_a_page_shows_a_picture_and_says_that_it_is_synthetic(page, shot):
 
 
 def test_fifty_events_in_a_second_end_on_the_last_value_in_one_step(page):
-    first = still(page)
+    first = settled(page)
     end = drag(page, "yaw", [0.3 * i for i in range(1, 51)])
     expect(page.locator(STEPS)).to_have_count(2, timeout=30_000)
-    last = still(page)
+    last = settled(page)
+    assert last != first
     expect(page.get_by_label(re.compile("^yaw amount"))).to_have_value(f"{end:.4g}")
     page.get_by_label("undo").click()
-    assert still(page) == first
+    shows(page, first)
     page.get_by_label("redo").click()
-    assert still(page) == last != first
+    shows(page, last)
 
 
 def test_two_visitors_share_nothing(visitor):
     one, two = visitor(), visitor()
-    before = still(two)
+    before = settled(two)
     drag(one, "yaw", [10.0, 20.0])
     expect(one.locator(STEPS)).to_have_count(2, timeout=30_000)
-    assert still(one) != before
-    assert still(two) == before and two.locator(STEPS).count() == 1
+    assert settled(one) != before
+    assert picture(two) == before and two.locator(STEPS).count() == 1
     drag(two, "brightness", [0.05])
     expect(two.locator(STEPS)).to_have_count(2, timeout=30_000)
     assert one.get_by_label("brightness", exact=True).input_value() == "0" and two.get_by_label("yaw", exact=True).input_value() == "0"
@@ -82,17 +74,17 @@ def test_a_latent_that_is_not_finite_is_said_and_disturbs_nobody(visitor, studio
     other = visitor()
     page = visitor(link(fingerprint=entry["fingerprint"], offset=offset), shown=False)
     expect(page.get_by_role("alert").first).to_contain_text("finite", timeout=30_000)
-    before = still(other)
+    before = settled(other)
     drag(other, "yaw", [15.0])
     expect(other.locator(STEPS)).to_have_count(2, timeout=30_000)
-    assert still(other) != before
+    assert settled(other) != before
 
 
 def test_a_request_that_fails_disturbs_nobody(page, studio):
-    before = still(page)
+    before = settled(page)
     wrong = urllib.request.Request(f"{studio.url}/api/render", b'{"seeds": [0]}', {"content-type": "application/json"})
     with pytest.raises(urllib.error.HTTPError, match="422"):
         urllib.request.urlopen(wrong)
     drag(page, "yaw", [15.0])
     expect(page.locator(STEPS)).to_have_count(2, timeout=30_000)
-    assert still(page) != before
+    assert settled(page) != before

@@ -48,6 +48,7 @@ def build(workshop: Workshop, state: State, bench: Bench, trouble: str = "", *, 
         origin: the address of the studio, for links.
     """
     visit, client = Visit(workshop, bench, state), ui.context.client
+    visit.show(state)  # it is drawn while the page is put together
     ui.add_css(STYLE)
     with ui.header(elevated=False).classes("studio-head items-center no-wrap row"):
         ui.label("steerable studio").classes("title")
@@ -94,7 +95,6 @@ def build(workshop: Workshop, state: State, bench: Bench, trouble: str = "", *, 
     chooser.on_value_change(lambda event: choose(event.value))
     visit.on("bench", named)
     ui.keyboard(on_key=lambda event: _key(visit, event))
-    visit.show(visit.state)
     visit.tell("history")
     visit.on("history", functools.partial(_addressed, visit, client))
     if trouble:

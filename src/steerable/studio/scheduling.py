@@ -55,12 +55,16 @@ class Latest:
 
     def __init__(self, workers: Workers, failed: Callable[[Exception], None], *, patience: Patience = "picture") -> None:
         self.workers, self.failed, self.patience = workers, failed, patience
-        self._waiting: tuple[Callable[[], Any], Callable[[Any], None]] | None = None
+        self._waiting: tuple[Callable[[], Any], Callable[[Any], None], Patience] | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def ask(self, work: Callable[[], T], show: Callable[[T], None]) -> None:
-        """Answer this instead of whatever waits. To be called on the event loop."""
-        self._waiting = (work, show)
+    def ask(self, work: Callable[[], T], show: Callable[[T], None], *, patience: Patience | None = None) -> None:
+        """Answer this instead of whatever waits. To be called on the event loop.
+
+        Args:
+            patience: of this question, where it takes longer than usual.
+        """
+        self._waiting = (work, show, patience or self.patience)
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._answer())
 
@@ -77,10 +81,10 @@ class Latest:
 
     async def _answer(self) -> None:
         while self._waiting is not None:
-            work, show = self._waiting
+            work, show, patience = self._waiting
             self._waiting = None
             try:
-                show(await run(self.workers, work, patience=self.patience))
+                show(await run(self.workers, work, patience=patience))
             except (ValueError, TypeError, LookupError, RuntimeError, ArithmeticError, MemoryError, OSError) as error:
                 log.info("a question of a visitor failed: %s", error)
                 self.failed(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import functools
@@ -20,6 +21,7 @@ from steerable.studio.workshop import Workshop
 
 M_ARENA_MAX = -8  # of malloc.h
 FIRST = 1.0  # seconds that a page waits for the picture it brings
+PAINT = 0.3  # seconds that a browser has to show the page before the server makes more for it
 MESSAGE = 2 * 2**20  # bytes of one message over the socket
 
 
@@ -65,7 +67,7 @@ def application(workshop: Workshop, *, token: str | None = None) -> limits.Door:
         found = await scheduling.run(workshop.workers, work, patience="seconds") if "state" in request.query_params else work()
         visit = page.build(workshop, *found, origin=str(request.base_url).rstrip("/"))
         client.on_delete(visit.close)
-        client.on_connect(visit.begin)
+        client.on_connect(lambda: asyncio.get_running_loop().call_later(PAINT, visit.begin))
         await visit.drawn(FIRST)
 
     ui.page("/", title="steerable studio", favicon="🎚", response_timeout=60)(root)

@@ -50,20 +50,21 @@ class Sharing:
                 ui.button("Strip", on_click=self._save_strip).props("outline dense no-caps").classes("q-px-sm")
                 ui.button("Controls", on_click=self._save_controls).props("outline dense no-caps").classes("q-px-sm")
             ui.html("<h2>Film the way here</h2>", sanitize=False)
-            with ui.row().classes("items-center gap-2 w-full"):
+            with ui.row().classes("gap-1"):
                 ui.button("MP4", icon="movie", on_click=lambda: self._save_film("mp4")).props("unelevated dense no-caps").classes("q-px-sm")
                 ui.button("GIF", on_click=lambda: self._save_film("gif")).props("outline dense no-caps").classes("q-px-sm")
+            with ui.row().classes("items-center gap-2 w-full no-wrap"):
                 self.seconds = (
                     ui.number("seconds", value=1.0, min=0.1, max=10, step=0.1)
                     .props("dense outlined")
-                    .classes("w-20")
+                    .classes("flex-1")
                     .tooltip("from one step of the history to the next")
                 )
                 self.easing = (
-                    ui.select(list(films.EASINGS), value="ease", label="easing").props("dense outlined options-dense").classes("w-24")
+                    ui.select(list(films.EASINGS), value="ease", label="easing").props("dense outlined options-dense").classes("flex-1")
                 )
                 self.loop = (
-                    ui.select(list(films.LOOPS), value="boomerang", label="loop").props("dense outlined options-dense").classes("w-28")
+                    ui.select(list(films.LOOPS), value="boomerang", label="loop").props("dense outlined options-dense").classes("flex-1")
                 )
             ui.html("<h2>Apply to many</h2>", sanitize=False)
             with ui.row().classes("items-center gap-2 no-wrap w-full"):

@@ -27,7 +27,6 @@ class Stage:
         self.visit = visit
         self.corner: tuple[float, float] | None = None
         self.troubled = visit.state
-        self.pictured: session.State | None = None  # the step whose small picture came last
         self._extra = visit.latest(patience="measurement")
         with ui.element("section").classes("pane column stage").props('aria-label="Picture"'):
             with ui.row().classes("w-full no-wrap items-start gap-2 showing"):
@@ -53,7 +52,7 @@ class Stage:
             ui.html("<h2>History</h2>", sanitize=False)
             self.steps = Board(hears={"pick": lambda place, _: visit.go(visit.history.go(place))}).classes("steps")
             self.steps.props('role="group" aria-label="history"')
-        self.urls: dict[int, str] = {}  # small pictures of the steps
+        self.pictures: dict[int, tuple[session.State, str]] = {}  # small ones, of the steps
         visit.steered_by(self.frame)
         visit.on("draw", self._drawing)
         visit.on("frame", self._framed)
@@ -76,10 +75,10 @@ class Stage:
         live.show(self.image, frame.url)
         if self.trouble.text and frame.state != self.troubled:
             self.trouble.set_text("")
-        if frame.state == self.visit.history.state and self.pictured is not frame.state:
-            self.pictured = frame.state
-            self.urls = {place: url for place, url in self.urls.items() if place < self.visit.history.at}
-            self.urls[self.visit.history.at] = frame.thumbnail
+        history = self.visit.history
+        if frame.state == history.state and self.pictures.get(history.at, (None, ""))[0] is not history.state:
+            self.pictures = {place: one for place, one in self.pictures.items() if place < history.at}
+            self.pictures[history.at] = history.state, frame.thumbnail
             self._history()
 
     def _troubled(self, words: str) -> None:
@@ -102,10 +101,11 @@ class Stage:
         words = [history.steps[place][0] for place in shown]
         self.steps.write(
             "".join(
-                pick(place, f"step {place}: {what}", self.urls.get(place, ""), words=what, on=place == history.at)
+                pick(place, f"step {place}: {what}", self.pictures.get(place, (None, ""))[1], words=what, on=place == history.at)
                 for place, what in zip(shown, words, strict=True)
             )
         )
+        self.steps.put("", scrollLeft=1_000_000)  # the newest is in sight
         self.film.write("".join(pick(i, "way-point", url) for i, (_, url) in enumerate(self.visit.film[-WAY:])))
 
     def _way_point(self, place: int, _: object) -> None:

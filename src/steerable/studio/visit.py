@@ -151,7 +151,8 @@ class Visit:
         self.tell("state")
         if fresh:
             self.tell("seed")
-        self._frames.ask(functools.partial(self._drawn, state, self.bench), self._framed)
+        walked = any(self.bench.is_road(name) for name in state.amounts)  # which takes seconds the first time
+        self._frames.ask(functools.partial(self._drawn, state, self.bench), self._framed, patience="seconds" if walked else None)
 
     def keep(self, what: str, state: State | None = None) -> None:
         """Show a state, by default the present one, and make it one step of history: the hand has let go."""
