@@ -33,8 +33,7 @@ class Stage:
                 with ui.element("div").classes("big").props('tabindex=0 role="group" aria-label="picture"') as self.frame:
                     self.image = ui.interactive_image(content="", on_mouse=self._mouse, events=[], sanitize=False).classes("w-full")
                     self.image.props('alt="the steered picture" role="img"')
-                    self.busy = ui.label("working …").classes("busy").props('role="status"')
-                    self.busy.set_visibility(False)
+                    self.busy = Board().classes("busy").props('role="status"')
                     self.wipe = ui.element("img").classes("wipe").props('alt=""').style("clip-path: inset(0 100% 0 0); width:100%")
                 with ui.column().classes("beside"):
                     ui.label("start").classes("soft")
@@ -65,9 +64,7 @@ class Stage:
 
     def _waiting(self) -> None:
         """Say so where a picture takes longer than a moment: a trajectory that is walked, a large generator."""
-        late = self.visit.late > PATIENCE
-        if late != self.busy.visible:
-            self.busy.set_visibility(late)
+        self.busy.put("", textContent="working …" if self.visit.late > PATIENCE else "")
 
     def _framed(self) -> None:
         frame = self.visit.frame
