@@ -20,7 +20,25 @@ from steerable.studio import api, limits, page, scheduling
 from steerable.studio.workshop import Workshop
 
 # which NiceGUI imports when they are first used: now, not while the first visitor waits
-ELEMENTS = "button column element header html input interactive_image keyboard label number row select slider space tab tabs timer".split()
+ELEMENTS = [
+    "button",
+    "column",
+    "element",
+    "header",
+    "html",
+    "input",
+    "interactive_image",
+    "keyboard",
+    "label",
+    "number",
+    "row",
+    "select",
+    "slider",
+    "space",
+    "tab",
+    "tabs",
+    "timer",
+]
 M_ARENA_MAX = -8  # of malloc.h
 FIRST = 1.0  # seconds that a page waits for the picture it brings
 PAINT = 0.3  # seconds that a browser has to show the page before the server makes more for it
