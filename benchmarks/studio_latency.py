@@ -63,18 +63,22 @@ RECORD = """(name) => {
   return [box.x, box.y + box.height / 2, box.width];
 }"""
 
+# Everything that comes after the first picture: ends of sliders, measurements, the population
+WHOLE = """() => document.querySelector('.knob .end[src]') && document.querySelector('.values .now')?.textContent
+  && document.querySelectorAll('.crowd .pick img').length >= 24"""
+
 HAND = """async ([name, seconds]) => {
   const slider = document.querySelector(`[aria-label="${name}"]`), began = performance.now();
   const [low, high] = [Number(slider.min), Number(slider.max)];
   for (let i = 0; performance.now() < began + 1000 * seconds; i++) {
     slider.value = low + (high - low) * (0.2 + 0.6 * Math.abs((i / 50) % 2 - 1));
     slider.dispatchEvent(new Event('input', {bubbles: true}));
-    await new Promise(resolve => setTimeout(resolve, 20));
+    await new Promise(resolve => setTimeout(() => requestAnimationFrame(resolve), 16));
   }
   const elapsed = performance.now() - began;
   slider.dispatchEvent(new Event('change', {bubbles: true}));
   return 1000 * new Set(seen.frames.map(frame => frame[1])).size / elapsed;
-}"""  # a hand in each page, which asks as often as a slider does
+}"""  # a hand in each page; a browser hands on its movements once for each picture of its own that it draws
 
 
 @dataclass
@@ -159,6 +163,7 @@ async def single(page: Page, name: str, n: int) -> list[float]:
 
 async def drag(page: Page, name: str, seconds: float) -> tuple[float, float]:
     """Pictures a second, and milliseconds from the last event to the last picture."""
+    await settled(page)
     x, y, width = await page.evaluate(RECORD, name)
     await page.mouse.move(x + width / 2, y)
     await page.mouse.down()
@@ -324,6 +329,7 @@ async def measured(quick: bool) -> dict[str, object]:
         with served(["-c", STUDIO, "studio", "--port", "PORT"], "/api/health") as (studio, ready):
             page = await opened(browser, studio.url)
             found["first page"] = time.perf_counter() - ready
+            await page.wait_for_function(WHOLE)
             waits: dict[str, list[float]] = {"studio": [], "plain": []}
             with served([str(HERE / "plain" / "studio.py"), "PORT"], "/") as (plain, ready):
                 other = await opened(browser, plain.url)
