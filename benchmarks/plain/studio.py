@@ -2,8 +2,8 @@
 
     python benchmarks/plain/studio.py PORT
 
-The generator is faces64 without this package around it: its network, one direction, one slider. Pictures travel inside the message: NiceGUI's
-files of PIL images are gone before a quick hand's browser asks for them.
+The generator is faces64 without this package around it: its network, one direction, one slider. Pictures travel inside the message:
+NiceGUI's files of PIL images are gone before a quick hand's browser asks for them.
 """
 
 from __future__ import annotations
