@@ -92,8 +92,11 @@ class People:
         for element, value in ((self.seed, state.seed), (self.psi, state.psi), (self.label, state.label)):
             if element.value != value:
                 element.set_value(value)
-        if state.seed != self.on and {state.seed, self.on} & set(self.urls):
-            self._filled(self.urls)
+        if state.seed != self.on:
+            for seed in {self.on, state.seed} & set(self.urls):
+                on = seed == state.seed
+                self.board.put(f'[data-row="{seed}"]', className="pick on" if on else "pick", ariaCurrent="true" if on else None)
+            self.on = state.seed
 
 
 def crowd(bench: session.Bench, seeds: list[int], psi: float, label: int | None) -> dict[int, str]:

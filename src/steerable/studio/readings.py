@@ -208,15 +208,15 @@ class Line:
 
     def __init__(self, readings: Readings, order: int, name: str, unit: str) -> None:
         self.readings, self.visit, self.order, self.name, self.unit = readings, readings.visit, order, name, unit
+        self.judges = f"second judge of {JUDGES_OF[name]}" if name in JUDGES_OF else ""
         self.locked, self.turned, self.bad = False, False, False
 
     def put(self, part: str, **news: object) -> None:
         self.readings.board.put(f'[data-row="{self.order}"] {part}'.rstrip(), **news)
 
     def markup(self) -> str:
-        judge = f' title="second judge of {JUDGES_OF[self.name]}"' if self.name in JUDGES_OF else ""
         return (
-            f'<div class="values" role="row" data-row="{self.order}" data-column="{plain(self.name)}"{judge}>'
+            f'<div class="values" role="row" data-row="{self.order}" data-column="{plain(self.name)}" title="{plain(self.judges)}">'
             f"{icon_button('lock_open', 'lock', f'hold {self.name}')}"
             f'<span class="what" role="rowheader">{plain(self.name)} <small>{plain(self.unit)}</small></span>'
             '<span class="start" role="cell"></span><span class="now" role="cell"></span>'
@@ -229,6 +229,7 @@ class Line:
         if locked != self.locked:
             self.put(".lock", ariaPressed=str(locked).lower())
             self.put(".lock i", textContent="lock" if locked else "lock_open")
+            self.put("", title=self.judges)
         if (locked, asked is not None) != (self.locked, self.turned):
             self.locked, self.turned = locked, asked is not None
             self._classed(bad=self.bad and locked)
@@ -250,9 +251,10 @@ class Line:
 
     def leaked(self, leak: Leak) -> None:
         """What a lock leaked, in the place of the change."""
-        self.put(".change", textContent=f"{'+' if leak.drift > 0 else ''}{number(leak.drift, 2)} of ±{number(leak.tolerance, 2)}")
-        self.put("", title="held" if leak.holds else "did not hold")
-        self._classed(bad=not leak.holds)
+        if self.locked:
+            self.put(".change", textContent=f"{'+' if leak.drift > 0 else ''}{number(leak.drift, 2)} of ±{number(leak.tolerance, 2)}")
+            self.put("", title="held" if leak.holds else "did not hold")
+            self._classed(bad=not leak.holds)
 
 
 JUDGES_OF = {second: first for first, second in JUDGES.items()}
