@@ -187,6 +187,7 @@ def train_controllable(
     watches = calibrate(pictures, groups, size=size, near=near, far=far, seed=seed)
     options = {
         "backbone": backbone, "groups": [[group.name, group.width] for group in groups],
+        "weights": {group.name: group.contrast.weight for group in groups.watched if group.contrast is not None},
         "thresholds": {key: [float(f"{watch.near:.6g}"), float(f"{watch.far:.6g}")] for key, watch in watches.items()},
         "size": size, "channels": pictures.images.shape[1], "batch": batch, "width": width, "hidden": hidden, "contrast": contrast,
         "variety": variety, "warm_up": warm_up, **{key: settings[key] for key in given}, "seed": seed,
