@@ -2,10 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from steerable import store
+from steerable import load_feature, load_generator, store
 from steerable.cli import execute
 from steerable.generators.dcgan_discriminator import initialised
 from steerable.generators.grouped_dcgan import GroupedDCGAN
@@ -82,6 +84,21 @@ def test_apply_sets_the_value_and_its_picture_is_made_again(made, tmp_path, caps
     assert (tmp_path / "b" / "seed-000001.png").read_bytes() == (tmp_path / "a" / "seed-000001.png").read_bytes()
 
 
+def test_sampling_with_a_value_gives_each_seed_its_own_answer_and_the_same_as_python(tmp_path):
+    """The recipe makes the picture again."""
+    assert execute(["sample", "-g", "digits32-control", "--set", "slant=15", "--seeds=3-4", f"--out={tmp_path / 's'}", "--device=cpu"]) == 0
+    generator = load_generator("digits32-control")
+    slants = load_feature("slant")(generator(generator.sample(64, seed=0, values={"slant": 15})))
+    assert abs(float(slants.mean()) - 15) < 4 and float(slants.std()) < 4
+    for seed in (3, 4):
+        (expected,) = generator(generator.sample(1, seed=seed, values={"slant": 15}))
+        shown = np.asarray(Image.open(tmp_path / "s" / f"seed-{seed:06d}.png").convert("L"), dtype=np.float32)
+        assert np.abs(shown - (expected[0].numpy() + 1) * 127.5).max() <= 1
+    again = ["apply", f"--recipe={tmp_path / 's' / 'seed-000004.png'}", f"--out={tmp_path / 'b'}", "--device=cpu"]
+    assert execute(again) == 0
+    assert (tmp_path / "b" / "seed-000004.png").read_bytes() == (tmp_path / "s" / "seed-000004.png").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -96,6 +113,9 @@ def test_apply_sets_the_value_and_its_picture_is_made_again(made, tmp_path, caps
         ("apply {control} --generator {generator} --turn brightness=1", "sets values by number: brightness. Use --set alone"),
         ("apply {control} --generator {generator}", "sets values by number: brightness. Use --set alone"),
         ("apply {control} --generator {generator} --set birghtness=0.5", 'unknown value "birghtness": did you mean "brightness"'),
+        ("sample --generator digits32-control --set slant=80", "slant = 80 (deg) is out of reach: this generator shows"),
+        ("sample --generator digits32-control --set slnat=8", 'unknown value "slnat": did you mean "slant"'),
+        ("sample --generator {generator} --set brightness=p50", "grouped ships without controllers"),
         ("evaluate {control} --generator {generator} --knobs smile", 'unknown value "smile"'),
         ("evaluate {control} --generator digits32", "was fitted on grouped"),
         ("fit controllers --generator digits32", "digits32 was not trained with groups"),
