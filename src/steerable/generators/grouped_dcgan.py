@@ -13,13 +13,13 @@ a group); Radford, Metz & Chintala, ICLR 2016 (the DCGAN).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from steerable.generators.dcgan import DCGAN
-from steerable.generators.modulation import Mapping, unit
+from steerable.generators.modulation import Linear, Mapping, unit
 from steerable.generators.stages import Options, Stage
 
 SAMPLES_OF_MEAN = 16384
@@ -74,7 +74,7 @@ class GroupedDCGAN(nn.Module):
         """The random weights of the mapping networks that training starts from; a new network's are zero."""
         with torch.no_grad():
             for network in self.mapping:
-                for layer in network:
+                for layer in cast("list[Linear]", list(cast(Mapping, network))):
                     layer.weight.copy_(torch.randn(layer.weight.shape, generator=rng))
 
     def mapped(self, z: Tensor, labels: Tensor | None = None) -> Tensor:

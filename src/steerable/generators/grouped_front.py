@@ -14,12 +14,12 @@ from __future__ import annotations
 from collections.abc import Mapping as Named
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from steerable.generators.modulation import Mapping
+from steerable.generators.modulation import Linear, Mapping
 from steerable.generators.stages import Options, Stage
 
 INNER = "inner-"  # before the names of the frozen generator's spaces
@@ -88,7 +88,7 @@ class GroupedFront(nn.Module):
         """The weights that training starts from: last layers of zero, so that M = 0 and the pictures are the frozen generator's."""
         with torch.no_grad():
             for network in self.mapping:
-                for layer in list(network)[:-1]:  # type: ignore[arg-type]
+                for layer in cast("list[Linear]", list(cast(Mapping, network))[:-1]):
                     layer.weight.copy_(torch.randn(layer.weight.shape, generator=rng))
 
     def mapped(self, z: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -281,7 +281,7 @@ class ModuleGenerator:
         if labels.is_floating_point():
             if labels.shape[1] != self.classes:
                 raise ValueError(f"weights that mix classes of {self.name} are (n, {self.classes}), got {tuple(labels.shape)}.")
-        elif labels.dtype == torch.bool or not 0 <= int(labels.min()) <= int(labels.max()) < self.classes:
+        elif labels.dtype == torch.bool or (len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.classes):
             raise ValueError(f"{self.name} has the classes 0 to {self.classes - 1}, got {str(sorted(set(labels.tolist())))[:60]}.")
 
     def _truncated_in(self, last: str) -> str:

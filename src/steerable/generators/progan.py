@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -230,7 +230,7 @@ class ProGAN(nn.Module):
         return torch.tanh(image) if self.tanh else image
 
     def _block(self, k: int, x: Tensor) -> Tensor:
-        for layer in self.layers[max(0, 2 * k - 1) : 2 * k + 1]:
+        for layer in cast("list[Convolution]", list(self.layers)[max(0, 2 * k - 1) : 2 * k + 1]):
             x = _active(layer(x, layer.bias))
         return x
 

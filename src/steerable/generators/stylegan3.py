@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -160,8 +160,12 @@ class StyleGAN3(nn.Module):
         self.names = ["input", *(f"L{i}_{size}_{count}" for i, (size, count) in enumerate(zip(sizes, channels, strict=True)))]
 
     @property
+    def _layers(self) -> list[Layer]:
+        return cast("list[Layer]", list(self.layers))
+
+    @property
     def affines(self) -> list[Linear]:
-        return [self.input.affine, *(layer.affine for layer in self.layers), self.image.affine]
+        return [self.input.affine, *(layer.affine for layer in self._layers), self.image.affine]
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -185,7 +189,7 @@ class StyleGAN3(nn.Module):
 
     def prepare(self) -> None:
         """Normalise kernels and lay filters out as matrices."""
-        for layer in self.layers:
+        for layer in self._layers:
             layer.prepare()
 
     def initialise(self, rng: torch.Generator) -> None:
@@ -214,7 +218,7 @@ class StyleGAN3(nn.Module):
         made = []
         for x, image_style, *of_layers in zip(features, last, *rest, strict=True):
             strips = [x]
-            for layer, style in zip(self.layers, of_layers, strict=True):
+            for layer, style in zip(self._layers, of_layers, strict=True):
                 strips = layer(strips, style, dtype)
             made.append(self.image(strips, image_style))
         images = torch.stack(made)
