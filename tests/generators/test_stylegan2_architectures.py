@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from generators.test_tensorflow_layouts import stylegan2_variables
 
 from steerable.generators import families
+from steerable.generators.layouts import example
 from steerable.protocols import Latents
 
 ARCHITECTURES = ("skip", "orig", "resnet")
@@ -229,3 +230,16 @@ def test_a_part_that_is_missing_from_an_architecture_is_named(architecture, key)
     del state[f"synthesis.{key}"]
     with pytest.raises(ValueError, match=rf"^[^\n]*keys missing: {re.escape(key)}[^\n]*$"):
         families.from_tensors(state)
+
+
+def test_of_a_file_without_a_sign_of_its_layout_the_missing_keys_are_named():
+    state = {key: value for key, value in written("skip").items() if key != "synthesis.b4.const"}
+    with pytest.raises(
+        ValueError, match=r"^[^\n]*nearest is stylegan2 in the NVIDIA layout, of whose keys synthesis\.b4\.const are missing[^\n]*$"
+    ):
+        families.from_tensors(state)
+
+
+@pytest.mark.parametrize("sign", sorted({sign for layout in families.LAYOUTS for sign in layout.signs}))
+def test_the_example_of_a_sign_is_a_key_that_it_stands_for(sign):
+    assert re.fullmatch(sign, example(sign)) and not set("\\()[]+*?") & set(example(sign))

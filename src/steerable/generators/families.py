@@ -97,7 +97,10 @@ def layout_of(tensors: Tensors, *, name: str = "the checkpoint") -> Layout:
         raise ValueError(f"{name} holds no tensors.")
     nearest = max(LAYOUTS, key=lambda layout: layout.share(tensors))
     share = nearest.share(tensors)
-    guess = f"the nearest is {nearest.family} in the {nearest.name} layout ({share:.0%} of its signs)" if share else "none is near"
+    lacking = listed(nearest.lacking(tensors))
+    guess = (
+        f"the nearest is {nearest.family} in the {nearest.name} layout, of whose keys {lacking} are missing" if share else "none is near"
+    )
     raise ValueError(f"{name} has {UNKNOWN} ({listed(list(tensors), 3)}); {guess}. A network of your own: steerable.wrap(module).")
 
 

@@ -44,6 +44,17 @@ class Layout:
         keys = list(tensors)
         return sum(any(re.fullmatch(sign, key) for key in keys) for sign in self.signs) / len(self.signs)
 
+    def lacking(self, tensors: Tensors) -> list[str]:
+        """A key for every sign that a state dict has no key for."""
+        return [example(sign) for sign in self.signs if not any(re.fullmatch(sign, key) for key in tensors)]
+
+
+def example(sign: str) -> str:
+    """A key that a sign stands for: its first numbers and none of what it may also have."""
+    plain = re.sub(r"\([^)]*\)\?", "", sign.replace(r"\.", "\0"))
+    plain = re.sub(r"\\d\+?(\{[\d,]+\})?", "0", plain).replace(".+", "NAME")
+    return plain.replace("(", "").replace(")", "").replace("\0", ".")
+
 
 def renamed(tensors: Tensors, table: Table, *, layout: str) -> dict[str, Tensor]:
     """The tensors under our names, in the order of the file.
