@@ -5,7 +5,8 @@
     all pixels    the Jacobian of every pixel of faces64 against generating 100 images in one batch (goal: 1.3 times as long), and that of
                   768 outputs (the picture at 16 x 16) against torch.autograd.functional.jacobian on the same (goal: 10 times as fast)
     a step        of a trajectory that holds a box, its Jacobian kept current by warm-started low-rank updates, against the same step with
-                  the full Jacobian made anew (goal: 4 times as fast, at a Rayleigh quotient within 2 % of the full one's)
+                  the full Jacobian made anew (goal: 4 times as fast, at Rayleigh quotients within 2 % of the full one's: of the best
+                  direction, and of the one that leads on)
     matrix-free   passes through a style-based generator with random weights, 512-wide w, 64 px: a step by products alone against the full
                   Jacobian (goal: at most an eighth), and how good its direction is
     growth        passes and seconds of both with w 64 to 512 wide and pictures of 32 to 128 px; drawn with --figure
@@ -108,31 +109,40 @@ def steps(count: int) -> dict[str, float]:
     outside, inside = RegionPixels(BOX, shape, invert=True, name="outside"), RegionPixels(BOX, shape, name="inside")
     drive = Drive(generator, move=outside, hold=inside, judge=None)
     drive.begin(latents_of(generator, [1000]))
-    warm, full, quotients = [], [], []
+    warm, full, best, onward = [], [], [], []
     for number in range(count):
         began = time.perf_counter()
         drive.step(1 if number == 0 else None, 0.03)
         warm.append(time.perf_counter() - began)
-        best, ours = drive.free[0], (drive.jac, list(drive.grams), drive.free)
+        found, ours = drive.onward(), (drive.jac, list(drive.grams), drive.free, drive.factor, drive.ridge)
         began = time.perf_counter()
         drive.renew()
-        made = time.perf_counter() - began
-        full.append(made)
+        full.append(time.perf_counter() - began)
         move, hold = drive.grams
-        ridge = drive.ease * drive.control.steps.damping * hold.diagonal().mean()
-        found, truth = (float(v @ move @ v / (v @ hold @ v + ridge * (v @ v))) for v in (best, drive.free[0]))
-        quotients.append(found / truth)
-        drive.jac, drive.grams, drive.free = ours
-    (refresh,) = timed(5, drive._refresh)
-    other = max(sorted(warm)[len(warm) // 2] - refresh, 0.0)  # of a step: its images and the choice between them
-    both = sorted(warm)[len(warm) // 2], other + sorted(full)[len(full) // 2]
-    mean, worst = sum(quotients) / count, min(quotients)
-    print(
-        f"a step of a held box: {both[0] * 1e3:.0f} ms warm, {both[1] * 1e3:.0f} ms with the full Jacobian: {both[1] / both[0]:.1f} times;"
-    )
-    print(f"Rayleigh quotient of the warm direction over the full one's: mean {mean:.3f}, worst {worst:.3f} of {count} steps;")
-    print(f"{1 / both[0]:.1f} steps a second\n")
-    return {"warm_s": both[0], "full_s": both[1], "faster": both[1] / both[0], "quotient": mean, "worst": worst, "steps": count}
+        best.append(_share(ours[2][0], drive.free[0], move, hold, float(drive.ridge)))
+        ideal = drive.onward()
+        if found is not None and ideal is not None:
+            gradient = drive.gradient()
+            onward.append(_share(found, ideal, torch.outer(gradient, gradient), hold, float(drive.ridge)))
+        drive.jac, drive.grams, drive.free, drive.factor, drive.ridge = ours
+    (refresh,) = timed(3, drive.refresh)
+    middle = sorted(warm)[len(warm) // 2]
+    other = max(middle - refresh, 0.0)  # of a step: its images and the choice between them
+    made = other + sorted(full)[len(full) // 2]
+    print(f"a step of a held box: {middle * 1e3:.0f} ms warm, {made * 1e3:.0f} ms with the full Jacobian: {made / middle:.1f} times;")
+    print(f"{1 / middle:.1f} steps a second. Rayleigh quotients, warm over full, of {count} steps:")
+    figures = {"warm_s": middle, "full_s": made, "faster": made / middle, "steps": count}
+    for name, line, shares in (("quotient", "best direction", best), ("onward", "the way on", onward)):
+        mean, worst = sum(shares) / len(shares), min(shares)
+        print(f"  {line:16} mean {mean:.3f}, worst {worst:.3f}")
+        figures |= {name: mean, f"{name}_worst": worst}
+    print()
+    return figures
+
+
+def _share(ours: torch.Tensor, ideal: torch.Tensor, move: torch.Tensor, hold: torch.Tensor, ridge: float) -> float:
+    """Rayleigh quotient of a direction over that of the ideal one."""
+    return _quotient(ours, move, hold, torch.tensor(ridge)) / _quotient(ideal, move, hold, torch.tensor(ridge))
 
 
 def style_based(width: int, size: int) -> ModuleGenerator:

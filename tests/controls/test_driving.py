@@ -1,5 +1,8 @@
 """Driving on a linear generator: what is held stays, what moves goes on, and where it gets no further it turns around."""
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import pytest
 import torch
 from toys import LinearGenerator, OnePixel, linear_generator
@@ -12,6 +15,23 @@ MOVED, HELD = [(0, 0), (0, 1), (1, 0), (1, 1)], [(3, 3), (2, 3)]
 @pytest.fixture(scope="module")
 def generator():
     return linear_generator(8, (3, 4, 4))
+
+
+@dataclass(frozen=True)
+class BentGenerator:
+    """The sine of a linear one: its derivative is another everywhere."""
+
+    size: int
+
+    def __getattr__(self, name):
+        return getattr(self.flat, name)
+
+    @cached_property
+    def flat(self):
+        return linear_generator(self.size, (3, 4, 4), scale=0.3)
+
+    def __call__(self, latents):
+        return torch.sin(self.flat(latents))
 
 
 def pixels(places):
@@ -50,6 +70,28 @@ def test_kept_current_the_jacobian_is_the_one_made_anew(generator):
     kept = going.jac.clone()
     going.renew()
     assert torch.allclose(kept, going.jac, atol=1e-4)  # a linear generator has the same everywhere
+
+
+def test_a_bent_generator_needs_no_new_jacobian_either():
+    going = drive(BentGenerator(24))
+    first, shares = going.jac.clone(), []
+    for i in range(10):
+        going.step(1 if i == 0 else None, 0.15)
+        kept, ours = going.free[0], (going.jac, going.grams)
+        going.renew()
+        move, hold = going.grams
+        kept, best = ((v @ move @ v) / (v @ hold @ v + going.ridge) for v in (kept, going.free[0]))
+        shares.append(float(kept / best))
+        there, (going.jac, going.grams) = going.jac, ours
+    assert (there - first).norm() > 0.3 * first.norm()  # it did bend
+    assert min(shares) > 0.95
+
+
+def test_a_black_box_is_driven_by_products_from_the_right_alone(generator):
+    hold = [OnePixel(row, col, differentiable=False) for row, col in HELD]
+    going = Drive(generator, move=pixels(MOVED), hold=hold, latents=generator.sample(1, seed=0), judge=None)
+    frames = [going.step(1 if i == 0 else None, 0.05) for i in range(4)]
+    assert frames[-1].row.moved > 0.1 and max(frames[-1].row.deviations.values()) < going.tolerance
 
 
 def test_every_hold_of_a_ride_stays_within_its_tolerance(generator):

@@ -3,17 +3,22 @@
 One person, one latent, as little delay as possible. A trajectory makes a new Jacobian for every step, which costs as much as a hundred
 images; here it is made once, where the drive begins, and kept current instead:
 
-    along the best directions and a few others in turn, by forward products    J <- J + (J Q - J_old Q) Q'
     along the step just taken, from the images that were made anyway           J <- J + (df - J s) s' / s's    (Broyden)
+    along the best directions and the one it goes on in, by forward products   J <- J + (J_here - J) Q Q'
+    and in what these move and hold, by reverse products                       J <- J + U U' (J_here - J)      (adjoint Broyden)
 
-with Q orthonormal and the Gram matrices updated by the same low rank. A drive that goes on follows ``(A_hold + r I)^-1 g``, g the
+with Q and U orthonormal and the Gram matrices updated by the same low rank. The columns of U are such that the gradient of the Rayleigh
+quotient at the best direction, and the residual of the equation below at its solution, are exact after it: that is what Davidson's
+method would take to look further, at the price of two products. A black box has no reverse products: there the directions are more, and
+others in turn. A drive that goes on follows ``(A_hold + r I)^-1 g``, g the
 gradient of the distance covered so far (``growth``), so that it gets somewhere; one that is steered follows the free part of what is
 wished. Every step takes drift back by Gauss-Newton corrections, and is halved while a held feature has drifted more than its tolerance
 from where the drive *began*. The ridge r grows while the tolerance is hardly used, and shrinks as it is. ``trajectory`` walks many latents
 to an amount.
 
 Sources: Rayleigh EigenDirections, ECCV 2022, arXiv 2201.10423; Broyden, "A class of methods for solving nonlinear simultaneous
-equations", Mathematics of Computation 1965, for the update.
+equations", Mathematics of Computation 1965; Schlenkrich, Griewank & Walther, "On the local convergence of adjoint Broyden methods",
+Mathematical Programming 2010, for the updates.
 """
 
 from __future__ import annotations
@@ -33,7 +38,9 @@ from steerable.controls.growth import Walked
 from steerable.controls.trajectory import Path, Trajectory
 from steerable.protocols import Images, Latents
 
-BEST, OTHERS = 8, 4  # directions refreshed at every step: the freest ones, and as many others in turn
+BEST = 8  # free directions that are ranked
+MEASURED = 2  # of them measured anew at every step
+OTHERS = 4  # directions in turn, where a black box is followed
 CORRECTIONS = 2  # images of every try beside the first
 HALVINGS = 4  # after which there is no way on
 KEPT = 5000  # way-points that ``path`` can tell of
@@ -107,7 +114,8 @@ class Drive:
             raise ValueError(f"a drive has one latent, got {len(latents)}: latents[0:1].")
         self.sides = self.control.around(latents)
         self.start = self.columns = self.sides.measured(latents.values)  # (1, m)
-        self.latents, self.last, self.rank, self.turn, self.ease = latents, None, 0, 0, 1.0
+        self.roots = self._roots()
+        self.latents, self.last, self.wish, self.rank, self.turn, self.ease = latents, None, None, 0, 0, 1.0
         self.points, self.count = [latents.values], 0
         self.renew()
         with torch.no_grad():
@@ -117,7 +125,7 @@ class Drive:
     def renew(self) -> None:
         """Make the full Jacobian where the drive is. Steps keep it current by themselves; this is what they are measured against."""
         _, jac = self.sides.jacobian(self.latents.values)
-        self.jac = jac[0] / self._roots()[:, None]  # (m, d), so that squares are means over the columns of a side
+        self.jac = jac[0] / self.roots[:, None]  # (m, d), so that squares are means over the columns of a side; kept current in place
         self.grams = [part.T @ part for part in self._split(self.jac)]  # of what moves and of what is held
         self.free = self._ranked()
 
@@ -144,16 +152,16 @@ class Drive:
             self._eased(1.0)
             with torch.no_grad():
                 image = self.sides.images(self.latents.values)
-            self._refresh()
+            self.refresh()
             return Frame(self.latents, image, self._row(0.0, bool(amount), began))
         # the images of the step are a measurement of J along it
-        self._updated(step[:, None] / step.norm(), (columns - self.columns)[0][:, None] / self._roots()[:, None] / step.norm())
+        self._measured(step[:, None] / step.norm(), (columns - self.columns)[0][:, None] / self.roots[:, None] / step.norm())
         self.last = torch.nn.functional.normalize(step, dim=0) * (1 if amount >= 0 else -1)
         self.latents = self.latents.at(self.place)
         self.columns, self.count = columns, self.count + 1
         self.points = [*self.points[-KEPT:], self.latents.values]
         self._eased(float(self.sides.deviations(columns - self.start)[0, len(self.sides.move) :].max()) / self.tolerance)
-        self._refresh()
+        self.refresh()
         return Frame(self.latents, self.image, self._row(gone, False, began))
 
     def ride(self, steps: int, amount: float = 0.05, *, rank: int = 1) -> Iterator[Frame]:
@@ -186,24 +194,22 @@ class Drive:
             wish = asked.flatten().to(self.jac)
             if len(wish) != len(self.grams[1]) or not bool(wish.isfinite().all()) or not float(wish.norm()) > 0:
                 raise ValueError(f"a direction is {len(self.grams[1])} finite numbers that are not all 0, got {tuple(asked.shape)}.")
-            return torch.nn.functional.normalize(self._released(wish[:, None])[:, 0], dim=0)
-        rank = self.rank or 1 if asked is None else int(asked)
+            self.wish = torch.nn.functional.normalize(wish, dim=0)
+            return self._freed(self.wish)
+        self.wish, rank = None, self.rank or 1 if asked is None else int(asked)
         if not 1 <= rank <= len(self.free):
             raise ValueError(f"directions are ranked 1 to {len(self.free)}, got {rank}.")
         if self.last is None or (asked is not None and rank != self.rank):
             self.rank = rank
             return self.free[rank - 1]
-        further = self._further()
+        further = self.onward()
         if further is None:
             return rayleigh.continued(self.free[None], self.last[None, None])[0, 0]
         return further if float(further @ self.last) >= 0 else -further
 
-    def _further(self) -> Tensor | None:
-        """(A_hold + r I)^-1 g, unit length; None near the start, where the distance covered has no direction yet."""
-        change = ((self.columns - self.start)[0] / self._roots())[: self.sides.width]
-        if float(change.norm()) < NEAR:
-            return None
-        return torch.nn.functional.normalize(self._released((self.jac[: self.sides.width].T @ change)[:, None])[:, 0], dim=0)
+    def _covered(self) -> Tensor:
+        """Change of what moves since the start, per root of its columns."""
+        return ((self.columns - self.start)[0] / self.roots)[: self.sides.width]
 
     def _eased(self, used: float) -> None:
         """The ridge for the next step, from the share of the tolerance that this one used."""
@@ -216,7 +222,7 @@ class Drive:
         """A step along a direction that changes what moves by ``wanted`` deviations and keeps the hold: halved until one does."""
         z, width = self.latents.values, self.sides.width
         length = min(wanted / slope, self.control.steps.reach)
-        begun = self._split(((self.columns - self.start)[0] / self._roots())[:, None])[1]
+        begun = self._split(((self.columns - self.start)[0] / self.roots)[:, None])[1]
         for _ in range(HALVINGS):
             step = length * unit - self._released(self._hold.T @ begun)[:, 0]  # and the slip so far is taken back
             for again in range(CORRECTIONS + 1):
@@ -226,7 +232,7 @@ class Drive:
                     columns = self.sides.read(image)
                 gone = float((columns - self.columns)[0, :width].square().mean().sqrt())
                 if again < CORRECTIONS:
-                    slip = (columns - self.start)[0][width:] / self._roots()[width:]
+                    slip = (columns - self.start)[0][width:] / self.roots[width:]
                     step = (wanted / max(gone, 1e-9)) ** 0.5 * step if PAYS * wanted < gone < wanted else step
                     step = step - self._released((self._hold.T @ slip)[:, None])[:, 0]
             drift = self.sides.deviations(columns - self.start)[0, len(self.sides.move) :]
@@ -246,35 +252,76 @@ class Drive:
         """The freest directions here, best first; and the factor of A_hold + r I for the corrections."""
         hold = self.grams[1]
         d = len(hold)
-        ridge = self.ease * self.control.steps.damping * hold.diagonal().mean().clamp(min=1e-12)
-        self.factor = torch.linalg.cholesky(hold + ridge * torch.eye(d, dtype=hold.dtype, device=hold.device))
-        found = rayleigh.ranked(self.grams[0][None], hold[None], min(BEST, d), ridge=ridge[None])
+        self.ridge = self.ease * self.control.steps.damping * hold.diagonal().mean().clamp(min=1e-12)
+        self.factor = torch.linalg.cholesky(hold + self.ridge * torch.eye(d, dtype=hold.dtype, device=hold.device))
+        found = rayleigh.ranked(self.grams[0][None], hold[None], min(BEST, d), ridge=self.ridge[None])
         return found.vectors[0]
 
-    def _refresh(self) -> None:
-        """Measure J anew along the freest directions, the last step, and a few others in turn."""
-        d = len(self.grams[0])
-        others = [(self.turn + i) % d for i in range(min(OTHERS, d))]
-        self.turn = (self.turn + len(others)) % d
-        unit = torch.eye(d, dtype=self.jac.dtype, device=self.jac.device)[others]
-        basis = torch.linalg.qr(torch.cat([self.free, unit]).T)[0]  # Q   (d, q)
-        self._updated(basis, self._products(basis))
+    def refresh(self) -> None:
+        """Measure J anew where it matters: along the freest directions and the way on, and in what these move and hold."""
+        here = self.sides.operator(self.latents.values)
+        smooth = all(one.differentiable for one in self.sides.features)
+        along = [self.free[: MEASURED if smooth else BEST]]
+        if len(along[0]) < self.rank <= len(self.free):
+            along.append(self.free[self.rank - 1 : self.rank])
+        onward = self.onward()
+        along += [] if onward is None else [onward[None]]
+        if not smooth:
+            d = len(self.grams[0])
+            others = [(self.turn + i) % d for i in range(min(OTHERS, d))]
+            self.turn = (self.turn + len(others)) % d
+            along.append(torch.eye(d, dtype=self.jac.dtype, device=self.jac.device)[others])
+        basis = torch.linalg.qr(torch.cat(along).T)[0]  # Q   (d, q)
+        self._measured(basis, self._finite(here.push(basis.T[None])[0]).T / self.roots[:, None])
         self.free = self._ranked()
+        if smooth:
+            rows = torch.linalg.qr(self._looked_at())[0]  # U   (m, q)
+            pulled = self._finite(here.pull((rows / self.roots[:, None]).T[None])[0]).T  # J'U   (d, q)
+            self._updated(rows, pulled - (rows.T @ self.jac).T)
+            self.free = self._ranked()
 
-    def _products(self, basis: Float[Tensor, "d q"]) -> Float[Tensor, "m q"]:
-        """J Q here: forward products, or central differences where a feature is a black box."""
-        products = self.sides.operator(self.latents.values).push(basis.T[None])[0]
+    def gradient(self) -> Float[Tensor, " d"] | None:
+        """What is asked for here: the wish, or the gradient of the distance covered; None near the start, where it has no direction."""
+        if self.wish is not None:
+            return self.wish
+        covered = self._covered()
+        return None if float(covered.norm()) < NEAR else self.jac[: self.sides.width].T @ covered
+
+    def onward(self) -> Float[Tensor, " d"] | None:
+        """(A_hold + r I)^-1 of the gradient, unit length."""
+        gradient = self.gradient()
+        return None if gradient is None else self._freed(gradient)
+
+    def _freed(self, wish: Tensor) -> Tensor:
+        return torch.nn.functional.normalize(self._released(wish[:, None])[:, 0], dim=0)
+
+    def _looked_at(self) -> Float[Tensor, "m q"]:
+        """Weightings of the columns whose products decide what is best and what leads on."""
+        width, best = self.sides.width, self.free[max(self.rank, 1) - 1]
+        quotient = self._quadratic(0, best) / (self._quadratic(1, best) + self.ridge)
+        moved = self.jac @ best
+        weightings = [torch.cat([moved[:width], -quotient * moved[width:]])]  # M x - mu H x
+        gradient = self.gradient()
+        if gradient is not None:
+            change = self._covered() if self.wish is None else torch.zeros_like(moved[:width])
+            weightings.append(torch.cat([change, -self._hold @ self._released(gradient[:, None])[:, 0]]))  # g - H x
+        return torch.stack(weightings, 1)
+
+    def _finite(self, products: Tensor) -> Tensor:
         if not bool(products.isfinite().all()):
             raise ValueError("the derivatives of these features are NaN or infinite here: begin again elsewhere.")
-        return products.T / self._roots()[:, None]
+        return products
 
-    def _updated(self, basis: Float[Tensor, "d q"], products: Float[Tensor, "m q"]) -> None:
-        """J with J Q replaced, and both Gram matrices with it."""
-        news = products - self.jac @ basis  # R   (m, q)
-        for i, (old, new) in enumerate(zip(self._split(self.jac), self._split(news), strict=True)):
-            cross = old.T @ new @ basis.T  # J'R Q'
-            self.grams[i] = self.grams[i] + cross + cross.T + basis @ (new.T @ new) @ basis.T
-        self.jac = self.jac + news @ basis.T
+    def _measured(self, basis: Float[Tensor, "d q"], products: Float[Tensor, "m q"]) -> None:
+        """J with J Q replaced."""
+        self._updated(products - (basis.T.contiguous() @ self.jac.T).T, basis)
+
+    def _updated(self, left: Float[Tensor, "m q"], right: Float[Tensor, "d q"]) -> None:
+        """J + L R', and both Gram matrices with it."""
+        for i, (old, new) in enumerate(zip(self._split(self.jac), self._split(left), strict=True)):
+            cross = (new.T @ old).T @ right.T  # J'L R'; this way round BLAS is quick
+            self.grams[i] = self.grams[i] + cross + cross.T + right @ (new.T @ new) @ right.T
+        self.jac.addmm_(left, right.T)
 
     def _quadratic(self, side: int, unit: Tensor) -> Tensor:
         return (unit @ self.grams[side] @ unit).clamp(min=0)
