@@ -1,13 +1,13 @@
 """Move one thing, hold another: trajectories beside every straight method and the paper's baselines, at matched change.
 
-    python benchmarks/holding.py [--quick] [--pairs "background | face box,pose | identity"] [--figure holding.png]
+    python benchmarks/holding.py [--quick] [--pairs "background | face box,pose | identity"] [--keep pairs.json] [--figure holding.png]
 
 For each pair, faces that nothing was tuned on (seeds 1000 on) are moved until what moves has changed by the same amount, and what counts is
 the squared change of what is held. How many faces get there is reported beside it, for a method that stops early drifts little.
 
-    trajectory         recomputed at every step, with a drift of 3 % of the move allowed (both in deviations); a face that does not get
-                       there goes the other way, then with the 8 % that are the default, then along the second direction
-    paper              the eigenvector of every way-point (Rayleigh EigenDirections), without corrections
+    trajectory         as it is by default: recomputed at every step, a drift of 8 % of the move allowed (both in deviations); a face that
+                       does not get there goes the other way, then along the second direction
+    paper              the eigenvector of every way-point (Rayleigh EigenDirections), without corrections; at most 12 way-points
     first kept         the trajectory's first direction of each face, followed straight
     axis, projected    one direction for all: the moved feature's first component regressed on z, free of what eight held ones regress to
     PCA                one for all: the best of 20 components of the images, regressed on z (GANSpace's way)
@@ -16,7 +16,9 @@ the squared change of what is held. How many faces get there is reported beside 
 
 Directions are fitted and chosen on other latents than the faces. Of each straight line both signs are walked, and the one that leaks less
 counts. Bands are 95 % of 2,000 bootstrap draws of the faces. Goals: a fifth of the best straight method's drift on the faces that both
-bring there, and on the box pairs a hundredth of the moved change. The last line is all figures as JSON.
+bring there, and on the box pairs a hundredth of the moved change. A whole run takes more than an hour: with --keep,
+every eight faces are added to the file as soon as they are done, what it has is not measured again, and an interrupted run goes on there.
+The last line is all figures as JSON.
 """
 
 from __future__ import annotations
@@ -25,9 +27,10 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,9 +38,9 @@ from torch import Tensor
 
 from steerable import files, load_generator, named, render
 from steerable.controls import growth
-from steerable.controls.sides import Sides
+from steerable.controls.sides import Sides, missing
 from steerable.controls.trajectory import Path as Way
-from steerable.controls.trajectory import Trajectory, joined_paths
+from steerable.controls.trajectory import Trajectory
 from steerable.features.regions import PartPixels
 from steerable.generators.module import ModuleGenerator
 from steerable.protocols import Latents
@@ -48,10 +51,11 @@ DIGIT = "8,0,24,32"  # the middle of a digit
 FIRST = 1000  # held-out seeds begin here
 LOOKED_AT, CHOSEN_ON, HELD_PARTS, COMPONENTS = 512, 16, 8, 20  # latents that directions are fitted and chosen on
 DRAWS = 2000
-TRIES = ((0.03, 1, 1.0), (0.03, 1, -1.0), (0.08, 1, 1.0), (0.08, 1, -1.0), (0.08, 2, 1.0), (0.08, 2, -1.0))  # leak, rank, sign
+TRIES = ((1, 1.0), (1, -1.0), (2, 1.0), (2, -1.0))  # rank, sign
+LONGEST = 12  # way-points of the paper's course
 STRAIGHT = ("first kept", "axis, projected", "PCA", "SeFa")
 BASELINES = ("most change", "least change", "random")
-COARSE, FINE = 14, 6  # places looked at on a line, and halvings
+COARSE, FINE = 10, 4  # places looked at on a line, and then between two of them
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="4 faces and four pairs instead of 64 and all")
     parser.add_argument("--pairs", help="only these, by name, with commas")
     parser.add_argument("--n", type=int, help="how many faces")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="JSON file of pairs measured so far, read and added to")
     parser.add_argument("--figure", type=Path, help="also draw drift and reach of every pair into this PNG")
     asked = parser.parse_args()
     count = asked.n or (4 if asked.quick else 64)
@@ -99,80 +104,86 @@ def main() -> None:
     names = [one.strip() for one in asked.pairs.split(",")] if asked.pairs else quick if asked.quick else [one.name for one in PAIRS]
     if missing := [name for name in names if name not in {one.name for one in PAIRS}]:
         parser.error(f"no pair {missing[0]!r}; there are {', '.join(one.name for one in PAIRS)}")
+    kept = json.loads(asked.keep.read_text()) if asked.keep and asked.keep.is_file() else {}
     whole = {}
     for pair in [one for one in PAIRS if one.name in names]:
-        began = time.perf_counter()
-        results, control = compared(pair, count)
-        whole[pair.name] = told(pair, control, results, count, time.perf_counter() - began)
+        for found in compared(pair, count, kept.get(pair.name)):
+            kept[pair.name] = found
+            if asked.keep:
+                files.write_text(asked.keep, json.dumps(kept) + "\n")
+        whole[pair.name] = measured(kept[pair.name])
+        told(pair, whole[pair.name])
     if asked.figure:
-        figure = files.write_bytes(asked.figure, render.figure_png(drawn(whole, count)))
-        print(f"written: {figure}")
+        print(f"written: {files.write_bytes(asked.figure, render.figure_png(drawn(whole)))}")
     print(json.dumps({"benchmark": "holding", "n": count, "seed": FIRST, "load": os.getloadavg()[0], "pairs": whole}))
 
 
-def compared(pair: Pair, count: int) -> tuple[dict[str, Reached], Trajectory]:
+def compared(pair: Pair, count: int, kept: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
+    """Every method on so many faces, eight at a time; after each eight what is known so far, as JSON values."""
+    if kept is not None and len(kept["faces"]["random"]["there"]) >= count:
+        yield {**kept, "faces": {name: {key: values[:count] for key, values in one.items()} for name, one in kept["faces"].items()}}
+        return
     generator = load_generator(pair.generator)
     shape = generator.image_shape
     move, hold = (named.features([text], shape) for text in (pair.move, pair.hold))
     control = Trajectory(generator, move=move, hold=hold, judge=None)
     amount = control.unit / 2 if pair.amount is None else pair.amount
-    faces = latents_of(generator, range(FIRST, FIRST + 2 * count), labels=0 if generator.classes else None)
+    units = {"unit": control.knobs[0].unit, "held_unit": control.hold[0].unit, "deviations": [control.unit, control.held_unit]}
+    known = kept or {"amount": amount, **units, "seconds": 0.0, "faces": {}}
+    seeds = range(FIRST, FIRST + (3 if any(isinstance(one, PartPixels) for one in (*control.move, *control.hold)) else 1) * count)
+    faces = latents_of(generator, seeds, labels=0 if generator.classes else None)
     faces = faces[shown(control, generator, faces).nonzero()[:count, 0]]  # the first that show what is named
-    results = {"trajectory": walked(control, faces, amount), "paper": paper(control, faces, amount)}
+    began = time.process_time()
     shared = shared_directions(generator, control)
-    rng = torch.Generator().manual_seed(0)
-    parts: dict[str, list[Reached]] = {}
-    for i in range(0, count, 8):
+    tries = [(ranked(control, rank), sign) for rank, sign in TRIES]
+    free = ranked(control, 1, course="recomputed", leak=10.0, max_steps=LONGEST)
+    for i in range(len(known["faces"].get("random", {"there": []})["there"]), len(faces), 8):
         some = faces[i : i + 8]
+        results = {"trajectory": walked(tries, some, amount), "paper": paper(free, some, amount)}
         sides = control.around(some)
         around = growth.derivatives(sides, some.values, control.steps)
         first = growth.first_directions(sides, around, control.steps)[:, 0]
-        own = {
+        straight = {
             "first kept": first,
             **{name: direction.expand_as(first) for name, direction in shared.items()},
             "most change": torch.linalg.eigh(around.moves.total)[1][..., -1],
             "least change": torch.linalg.eigh(around.holds.total)[1][..., 0],
-            "random": torch.randn(first.shape, generator=rng),
+            "random": torch.randn(first.shape, generator=torch.Generator().manual_seed(i)),
         }
-        for name, direction in own.items():
-            parts.setdefault(name, []).append(straightened(sides, direction, amount / control.unit))
-    for name, found in parts.items():
-        results[name] = Reached(*(torch.cat([getattr(one, field) for one in found]) for field in ("there", "moved", "drift")))
-    return results, control
+        results |= straightened(sides, straight, amount / control.unit)
+        for name, one in results.items():
+            rows = known["faces"].setdefault(name, {"there": [], "moved": [], "drift": []})
+            for key, values in rows.items():
+                values.extend(getattr(one, key).tolist())
+        known["seconds"] += time.process_time() - began
+        began = time.process_time()
+        yield known
 
 
 def shown(control: Trajectory, generator: ModuleGenerator, latents: Latents) -> Tensor:
     """(n,) which pictures show every part that is moved or held: a bald head has no hair."""
-    there = []
-    for i in range(0, len(latents), 64):
-        with torch.no_grad():
-            images = generator(latents[i : i + 64])
-        rows = torch.ones(len(images), dtype=torch.bool)
-        for feature in (*control.move, *control.hold):
-            rows &= feature.shown(images) if isinstance(feature, PartPixels) else True
-        there.append(rows)
-    return torch.cat(there)
+    batches = [latents[i : i + 64] for i in range(0, len(latents), 64)]
+    hidden = [missing(generator, some, (*control.move, *control.hold)) for some in batches]
+    return torch.tensor([row not in one for one, some in zip(hidden, batches, strict=True) for row in range(len(some))])
 
 
-def walked(control: Trajectory, faces: Latents, amount: float) -> Reached:
+def walked(tries: Sequence[tuple[Trajectory, float]], faces: Latents, amount: float) -> Reached:
     """Every face to the amount by the first of ``TRIES`` that brings it there."""
-    whole: Way | None = None
+    whole: Reached | None = None
     places = torch.arange(len(faces))
-    for leak, rank, sign in TRIES:
-        using = ranked(control, rank, leak=leak)
-        path = using.path(faces[places], torch.full((len(places), 1), sign * amount))
+    for control, sign in tries:
+        path = control.path(faces[places], torch.full((len(places), 1), sign * amount))
+        ours = Reached(path.reached, *squares(control, path))
         if whole is None:
-            whole = path
-        else:
-            got = path.reached.nonzero()[:, 0]
-            order = torch.arange(len(faces))
-            order[places[got]] = len(faces) + got
-            whole = joined_paths([whole, path]).rows(order)
-        places = (~whole.reached).nonzero()[:, 0]
+            whole = ours
+        got = ours.there
+        for mine, theirs in ((whole.there, ours.there), (whole.moved, ours.moved), (whole.drift, ours.drift)):
+            mine[places[got]] = theirs[got]
+        places = (~whole.there).nonzero()[:, 0]
         if not len(places):
             break
     assert whole is not None
-    return Reached(whole.reached, *squares(control, whole))
+    return whole
 
 
 def ranked(control: Trajectory, rank: int, **options: object) -> Trajectory:
@@ -183,14 +194,13 @@ def ranked(control: Trajectory, rank: int, **options: object) -> Trajectory:
     return Trajectory(control.generator, move=move, hold=hold, judge=None, rank=rank, **options)
 
 
-def paper(control: Trajectory, faces: Latents, amount: float) -> Reached:
+def paper(free: Trajectory, faces: Latents, amount: float) -> Reached:
     """The paper's course: held to no tolerance, as its code is; the better sign."""
-    free = ranked(control, 1, course="recomputed", leak=10.0)
     both = []
     for sign in (1.0, -1.0):
         path = free.path(faces, torch.full((len(faces), 1), sign * amount))
         there = (path.moved[-1] - amount).abs() <= 0.02 * amount
-        both.append(Reached(there, *squares(control, path)))
+        both.append(Reached(there, *squares(free, path)))
     return better(*both)
 
 
@@ -203,7 +213,7 @@ def shared_directions(generator: ModuleGenerator, control: Trajectory) -> dict[s
     """One direction for all faces of every kind, fitted on 512 latents of seed 7 and chosen on 16 of seed 8."""
     labels = 0 if generator.classes else None
     latents = generator.sample(LOOKED_AT, seed=7, labels=labels)
-    latents = latents[shown(control, generator, latents)]
+    latents = latents[shown(control, generator, latents).nonzero()[:, 0]]
     looked_at = len(latents)
     with torch.no_grad():
         images = torch.cat([generator(latents[i : i + 64]) for i in range(0, looked_at, 64)])
@@ -255,10 +265,12 @@ def best_of(candidates: Tensor, move: Tensor, hold: Tensor) -> Tensor:
     return unit[int(np.argmax(quotients))]
 
 
-def straightened(sides: Sides, directions: Tensor, target: float) -> Reached:
-    """The better sign of each row's direction, where what moves has first changed by the target."""
-    unit = torch.nn.functional.normalize(directions, dim=1)
-    return better(*(matched(sides, sign * unit, target) for sign in (1, -1)))
+def straightened(sides: Sides, directions: Mapping[str, Tensor], target: float) -> dict[str, Reached]:
+    """The better sign of each row's direction of every kind, where what moves has first changed by the target."""
+    unit = torch.nn.functional.normalize(torch.stack([sign * one for one in directions.values() for sign in (1, -1)]), dim=-1)
+    found = matched(sides, unit, target)
+    ends = [Reached(*(getattr(found, name)[i] for name in ("there", "moved", "drift"))) for i in range(len(unit))]
+    return {name: better(ends[2 * i], ends[2 * i + 1]) for i, name in enumerate(directions)}
 
 
 def better(a: Reached, b: Reached) -> Reached:
@@ -267,105 +279,122 @@ def better(a: Reached, b: Reached) -> Reached:
 
 
 def matched(sides: Sides, unit: Tensor, target: float) -> Reached:
-    """The first length at which the target is reached: a walk of growing strides until it is, then halvings."""
+    """Along each line, unit (l, n, d), where the target is first reached: growing strides until it is, then regula falsi; (l, n)."""
     z = sides.latents.values
     start = sides.measured(z)
     farthest = 1.2 * sides.population.radius
-    lengths = farthest * (torch.arange(1, COARSE + 1) / COARSE) ** 1.5
+    nothing = torch.zeros(unit.shape[:2])
 
-    def changed(length: Tensor) -> tuple[Tensor, Tensor]:
-        columns = sides.measured(z + length[:, None] * unit) - start
-        return columns[:, : sides.width].square().mean(1), columns[:, sides.width :].square().mean(1)
+    def changed(length: Tensor, lines: Tensor) -> tuple[Tensor, Tensor]:
+        """Root-mean-square change of what moves and mean squared one of what is held; of all rows of some lines, 0 of the others."""
+        places = (z + length[lines, :, None] * unit[lines]).flatten(0, 1)
+        columns = torch.cat([sides.measured(some) for some in places.split(4 * len(z))]).unflatten(0, (-1, len(z))) - start
+        moved, drift = nothing.clone(), nothing.clone()
+        moved[lines], drift[lines] = columns[..., : sides.width].square().mean(-1).sqrt(), columns[..., sides.width :].square().mean(-1)
+        return moved, drift
 
-    low, high = torch.zeros(len(z)), torch.full((len(z),), float(farthest))
-    open_ = torch.ones(len(z), dtype=torch.bool)
-    for length in lengths.tolist():
-        over = changed(torch.full((len(z),), length))[0] >= target**2
-        high = torch.where(open_ & over, length, high)
-        low = torch.where(open_ & ~over, length, low)
-        open_ &= ~over
+    low, high, below, above = nothing, nothing + farthest, nothing, nothing + target
+    best, drift, open_ = nothing, nothing, torch.ones_like(nothing, dtype=torch.bool)
+    for share in ((torch.arange(1, COARSE + 1) / COARSE) ** 1.5).tolist():
+        moved, held = changed(nothing + farthest * share, open_.any(1))
+        best, drift = torch.where(open_, moved, best), torch.where(open_, held, drift)
+        over = open_ & (moved >= target)
+        high, above = torch.where(over, farthest * share, high), torch.where(over, moved, above)
+        open_ = open_ & ~over
+        low, below = torch.where(open_, farthest * share, low), torch.where(open_, moved, below)
         if not bool(open_.any()):
             break
     for _ in range(FINE):
-        middle = (low + high) / 2
-        over = changed(middle)[0] >= target**2
+        share = ((target - below) / (above - below).clamp(min=1e-9)).clamp(0.05, 0.95)
+        middle = torch.where(open_, high, low + share * (high - low))
+        moved, held = changed(middle, ~open_.all(1))
+        nearer = ~open_ & ((moved - target).abs() < (best - target).abs())
+        best, drift = torch.where(nearer, moved, best), torch.where(nearer, held, drift)
+        over = moved >= target
         low, high = torch.where(over, low, middle), torch.where(over, middle, high)
-    moved, drift = changed(high)
-    return Reached(moved >= (0.98 * target) ** 2, moved, drift)
+        below, above = torch.where(over, below, moved), torch.where(over, moved, above)
+    return Reached((best - target).abs() <= 0.02 * target, best.square(), drift)
 
 
-def told(pair: Pair, control: Trajectory, results: Mapping[str, Reached], count: int, seconds: float) -> dict[str, object]:
-    """Print the table of a pair; its figures."""
-    amount = control.unit / 2 if pair.amount is None else pair.amount
-    scale = control.held_unit**2
-    knob, unit = control.knobs[0], control.hold[0].unit
-    print(f"\n{pair.name} ({pair.generator}): move {pair.move} by {amount:.3g} {knob.unit}, hold {pair.hold}")
-    print(f"n = {count}, seeds {FIRST} on that show both; judge: the features. Squared drift in ({unit or 'its unit'})^2")
-    print(f"{'':18}{'reached':>9}{'drift^2':>11}{'95 % band':>22}{'sd^2':>10}{'of moved':>10}{'worst':>10}{'trajectory is':>15}")
-    ours = results["trajectory"]
-    figures: dict[str, object] = {"amount": amount, "unit": knob.unit, "seconds": seconds}
-    ratios = {}
-    for name, one in results.items():
+def measured(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of a pair; squares in the features' own units."""
+    faces = {name: Reached(*(torch.tensor(one[key]) for key in ("there", "moved", "drift"))) for name, one in kept["faces"].items()}
+    ours, (move, hold) = faces["trajectory"], kept["deviations"]
+    figures: dict[str, Any] = {name: kept[name] for name in ("amount", "unit", "held_unit", "seconds")}
+    figures["n"] = len(ours.there)
+    for name, one in faces.items():
         drift = one.drift[one.there]
         mean, low, high = banded(drift)
         both = one.there & ours.there
-        ratio = float(ours.drift[both].mean() / one.drift[both].mean().clamp(min=1e-12)) if bool(both.any()) else float("nan")
-        ratios[name] = ratio
-        share = float((one.drift / one.moved.clamp(min=1e-12))[one.there].mean()) * scale / control.unit**2
-        row = (mean * scale, f"{low * scale:.2e} to {high * scale:.2e}", mean, share)
-        worst = float(drift.max()) * scale if len(drift) else float("nan")
-        against = "" if name == "trajectory" else f"1/{1 / ratio:.1f}" if ratio == ratio and ratio > 0 else "-"
-        print(
-            f"{name:18}{int(one.there.sum()):>6}/{count}{row[0]:>11.2e}{row[1]:>22}{row[2]:>10.4f}{row[3]:>10.4f}{worst:>10.2e}{against:>15}"
-        )
         figures[name] = {
             "reached": int(one.there.sum()),
-            "drift": mean * scale,
-            "low": low * scale,
-            "high": high * scale,
+            "drift": mean * hold**2,
+            "low": low * hold**2,
+            "high": high * hold**2,
             "deviations": mean,
-            "of_moved": share,
-            "worst": worst,
-            "ratio": ratio,
+            "of_moved": float((drift / one.moved[one.there]).mean()) * hold**2 / move**2 if len(drift) else None,
+            "worst": float(drift.max()) * hold**2 if len(drift) else None,
+            "ratio": float(ours.drift[both].mean() / one.drift[both].mean().clamp(min=1e-12)) if bool(both.any()) else None,
         }
-    known = {name: ratios[name] for name in STRAIGHT if ratios[name] == ratios[name]}
+    known = {name: figures[name]["ratio"] for name in STRAIGHT if figures[name]["ratio"] is not None}
     best = max(known, key=lambda name: known[name]) if known else ""
-    figures |= {"best_straight": best, "ratio": known.get(best)}
-    if best:
-        verdict = "met" if known[best] <= 0.2 else "not met"
-        print(f"goal, a fifth of the best straight method: {verdict}, 1/{1 / max(known[best], 1e-9):.1f} of {best} on the faces of both")
-    if pair.goal is not None:
-        share = figures["trajectory"]["of_moved"]  # type: ignore[index]
+    return figures | {"best_straight": best, "ratio": known.get(best)}
+
+
+def told(pair: Pair, figures: Mapping[str, Any]) -> None:
+    """Print the table of a pair."""
+    count = figures["n"]
+    print(f"\n{pair.name} ({pair.generator}): move {pair.move} by {figures['amount']:.3g} {figures['unit']}, hold {pair.hold}")
+    unit = figures["held_unit"] or "its unit"
+    print(f"n = {count}, seeds {FIRST} on that show what is named; judge: the features. Squared drift in ({unit})^2")
+    print(f"{'':18}{'reached':>9}{'drift^2':>11}{'95 % band':>22}{'sd^2':>10}{'of moved':>10}{'worst':>10}{'trajectory is':>15}")
+    for name in ("trajectory", "paper", *STRAIGHT, *BASELINES):
+        one = figures[name]
+        line = f"{name:18}{one['reached']:>6}/{count}"
+        if one["reached"]:
+            band = f"{one['low']:.2e} to {one['high']:.2e}"
+            line += f"{one['drift']:>11.2e}{band:>22}{one['deviations']:>10.4f}{one['of_moved']:>10.4f}{one['worst']:>10.2e}"
+            ratio = None if name == "trajectory" else one["ratio"]
+            line += f"{'' if ratio is None else f'1/{1 / max(ratio, 1e-9):.1f}':>15}"
+        print(line)
+    ratio, share = figures["ratio"], figures["trajectory"]["of_moved"]
+    if ratio is not None:
+        verdict = "met" if ratio <= 0.2 else "not met"
+        best = figures["best_straight"]
+        print(f"goal, a fifth of the best straight method: {verdict}, 1/{1 / max(ratio, 1e-9):.1f} of {best} on the faces of both")
+    if pair.goal is not None and share is not None:
         print(f"goal, {pair.goal:g} of the moved change: {'met' if share <= pair.goal else 'not met'}, {share:.4f}")
-    print(f"{seconds:.0f} s, load {os.getloadavg()[0]:.1f}", flush=True)
-    return figures
+    print(f"{figures['seconds']:.0f} s of processor", flush=True)
 
 
 def banded(values: Tensor) -> tuple[float, float, float]:
-    """Mean, and where 95 % of the means of bootstrap draws lie."""
+    """Mean, and where 95 % of the means of bootstrap draws lie; 0 of none."""
     if not len(values):
-        return (float("nan"),) * 3
+        return (0.0,) * 3
     rng = np.random.default_rng(0)
     drawn = values.numpy()[rng.integers(len(values), size=(DRAWS, len(values)))].mean(1)
     return float(values.mean()), *(float(one) for one in np.quantile(drawn, (0.025, 0.975)))
 
 
-def drawn(whole: Mapping[str, Mapping[str, object]], count: int):  # type: ignore[no-untyped-def]
+def drawn(whole: Mapping[str, Mapping[str, Any]]):  # type: ignore[no-untyped-def]
     """A panel a pair: drift of every method with its band, on a logarithmic scale, and how many faces got there."""
     names = ("trajectory", "paper", *STRAIGHT, *BASELINES)
-    figure = render.new_figure(13, 3.1 * -(-len(whole) // 4) + 0.5, f"What moving one thing costs another, at matched change (n = {count})")
+    counts = ", ".join(sorted({str(found["n"]) for found in whole.values()}))
+    figure = render.new_figure(
+        13, 3.1 * -(-len(whole) // 4) + 0.5, f"What moving one thing costs another, at matched change (n = {counts})"
+    )
     panels = figure.subplots(-(-len(whole) // 4), min(len(whole), 4), squeeze=False).flatten()
     for panel in panels[len(whole) :]:
         panel.set_axis_off()
     for axes, (pair, found) in zip(panels, whole.items(), strict=False):
         for place, name in enumerate(names):
             one = found[name]
-            assert isinstance(one, dict)
             y = len(names) - 1 - place
             colour = render.COLOURS[0] if place == 0 else render.COLOURS[1] if name in STRAIGHT else render.GREY
-            axes.plot([one["low"], one["high"]], [y, y], color=colour, linewidth=2.2, alpha=0.5)
-            axes.plot([one["drift"]], [y], "o", color=colour, markersize=4.5)
-            axes.annotate(f"{one['reached']}/{count}", (1.01, y), xycoords=("axes fraction", "data"), fontsize=6.5, va="center")
+            if one["reached"]:
+                axes.plot([one["low"], one["high"]], [y, y], color=colour, linewidth=2.2, alpha=0.5)
+                axes.plot([one["drift"]], [y], "o", color=colour, markersize=4.5)
+            axes.annotate(f"{one['reached']}/{found['n']}", (1.01, y), xycoords=("axes fraction", "data"), fontsize=6.5, va="center")
         axes.set_xscale("log")
         axes.set_yticks(range(len(names)), names[::-1] if axes in panels[::4] else [""] * len(names), fontsize=7.5)
         axes.set_title(pair, fontsize=9)

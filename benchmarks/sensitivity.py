@@ -1,6 +1,6 @@
 """What derivatives cost: Jacobians, steps kept current by low-rank updates, and steps without matrices.
 
-    python benchmarks/sensitivity.py [--quick] [--figure sensitivity.png]
+    python benchmarks/sensitivity.py [--quick] [--only step,growth] [--figure sensitivity.png]
 
     all pixels    the Jacobian of every pixel of faces64 against generating 100 images in one batch (goal: 1.3 times as long), and that of
                   768 outputs (the picture at 16 x 16) against torch.autograd.functional.jacobian on the same (goal: 10 times as fast)
@@ -11,7 +11,8 @@
                   Jacobian (goal: at most an eighth), and how good its direction is
     growth        passes and seconds of both with w 64 to 512 wide and pictures of 32 to 128 px; drawn with --figure
 
-Times are the shortest of several, alternating, in one process on the threads that torch has. The last line is all figures as JSON.
+The first two are wall time, the shortest of several, alternating, in one process on the threads that torch has; the last two are seconds of
+processor. The last line is all figures as JSON.
 """
 
 from __future__ import annotations
@@ -45,26 +46,49 @@ MOVED = 0.3  # of a deviation: how far the point of a later step lies from the s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer repeats, and growth at two widths and sizes only")
+    parser.add_argument("--only", help="jacobian, step, matrix-free or growth, several with commas; all by default")
     parser.add_argument("--figure", type=Path, help="also draw the growth into this PNG")
     asked = parser.parse_args()
-    figures: dict[str, Any] = {"threads": torch.get_num_threads()}
-    figures["jacobian"] = jacobians(2 if asked.quick else 5)
-    figures["step"] = steps(8 if asked.quick else 30)
-    figures["matrix_free"] = matrix_free(512, 64)
-    print("matrix-free, style-based generator with random weights, w 512 wide, 64 px, box held; passes through the generator:")
-    _passes(figures["matrix_free"])
-    widths, sizes = ((64, 256), (32, 64)) if asked.quick else ((64, 128, 256, 512), (32, 64, 128))
-    figures["width"] = {width: matrix_free(width, 32 if asked.quick else 64) for width in widths}
-    figures["size"] = {size: matrix_free(128, size) for size in sizes}
-    print(f"\n{'':22}{'passes, full':>14}{'passes, free':>14}{'s, full':>9}{'s, free':>9}{'quality':>9}")
-    for kind, unit in (("width", "wide"), ("size", "px")):
-        for number, one in figures[kind].items():
-            line = f"{number} {unit}"
-            print(f"{line:22}{one['full']:>14}{one['warm']:>14}{one['full_s']:>9.2f}{one['warm_s']:>9.2f}{one['warm_quality']:>9.3f}")
-    if asked.figure:
-        print(f"written: {files.write_bytes(asked.figure, render.figure_png(drawn(figures)))}")
+    parts = {
+        "jacobian": lambda: jacobians(2 if asked.quick else 5),
+        "step": lambda: steps(8 if asked.quick else 30),
+        "matrix-free": wide,
+        "growth": lambda: growing(
+            ((64, 256), (32, 64)) if asked.quick else ((64, 128, 256, 512), (32, 64, 128)), 32 if asked.quick else 64
+        ),
+    }
+    names = [one.strip() for one in asked.only.split(",")] if asked.only else list(parts)
+    if unknown := [name for name in names if name not in parts]:
+        parser.error(f"no part {unknown[0]!r}; there are {', '.join(parts)}")
+    figures: dict[str, Any] = {"threads": torch.get_num_threads()} | {name: parts[name]() for name in names}
+    if asked.figure and "growth" in figures:
+        print(f"written: {files.write_bytes(asked.figure, render.figure_png(drawn(figures['growth'])))}")
     figures["load"] = os.getloadavg()[0]
     print(json.dumps({"benchmark": "sensitivity", **figures}))
+
+
+def wide() -> dict[str, float]:
+    found = matrix_free(512, 64)
+    print("matrix-free, style-based generator with random weights, w 512 wide, 64 px, box held; passes through the generator:")
+    print(f"  full Jacobian {found['full']:.0f}; first step {found['cold']:.0f}, quality {found['cold_quality']:.3f};")
+    print(
+        f"  a step on the way {found['warm']:.0f}, 1/{found['full'] / found['warm']:.1f} of the full one, quality {found['warm_quality']:.3f}"
+    )
+    print("  quality: Rayleigh quotient over that of the full solution\n", flush=True)
+    return found
+
+
+def growing(ends: tuple[tuple[int, ...], tuple[int, ...]], side: int) -> dict[str, dict[int, dict[str, float]]]:
+    """Passes and seconds against the width of w, pictures of ``side`` pixels, and against the size of pictures, w 128 wide."""
+    print(f"{'':22}{'passes, full':>14}{'passes, free':>14}{'s, full':>9}{'s, free':>9}{'quality':>9}")
+    figures: dict[str, dict[int, dict[str, float]]] = {"width": {}, "size": {}}
+    for kind, unit, numbers in (("width", "wide", ends[0]), ("size", "px", ends[1])):
+        for number in numbers:
+            one = matrix_free(number, side) if kind == "width" else matrix_free(128, number)
+            figures[kind][number] = one
+            row = f"{one['full']:>14}{one['warm']:>14}{one['full_s']:>9.2f}{one['warm_s']:>9.2f}{one['warm_quality']:>9.3f}"
+            print(f"{f'{number} {unit}':22}{row}", flush=True)
+    return figures
 
 
 def timed(repeats: int, *calls: Callable[[], object]) -> list[float]:
@@ -98,7 +122,7 @@ def jacobians(repeats: int) -> dict[str, float]:
     print(f"faces64, seed 1000; {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}")
     print(f"Jacobian of all 12,288 pixels {whole:.3f} s; 100 images in one batch {batch:.3f} s: {whole / batch:.2f} times ({plan})")
     print(f"Jacobian of 768 outputs {ours:.3f} s; torch.autograd.functional.jacobian {theirs:.2f} s: {theirs / ours:.0f} times faster;")
-    print(f"all pixels against its 768 outputs: {theirs / whole:.0f} times faster\n")
+    print(f"all pixels against its 768 outputs: {theirs / whole:.0f} times faster\n", flush=True)
     return {"all_pixels_s": whole, "images_s": batch, "ratio": whole / batch, "outputs_s": ours, "torch_s": theirs, "faster": theirs / ours}
 
 
@@ -169,12 +193,12 @@ def matrix_free(width: int, size: int) -> dict[str, float]:
     sides = control.around(latents)
     z, start = latents.values, sides.measured(latents.values)
 
-    began = time.perf_counter()
+    began = time.process_time()
     truth = growth.derivatives(sides, z, full)
-    spent = {"full_s": time.perf_counter() - began}
-    began = time.perf_counter()
+    spent = {"full_s": time.process_time() - began}
+    began = time.process_time()
     cold = growth.derivatives(sides, z, free)
-    spent["cold_s"] = time.perf_counter() - began
+    spent["cold_s"] = time.process_time() - began
     assert cold.span is not None
     best = growth.first_directions(sides, truth, full)[0, 0]
     found = cold.outside(growth.first_directions(sides, cold, free)[:, 0])[0]
@@ -187,9 +211,9 @@ def matrix_free(width: int, size: int) -> dict[str, float]:
     change = sides.measured(there) - start
     carried = cold.span.kept(growth.first_directions(sides, cold, free))
     truth = growth.derivatives(sides, there, full)
-    began = time.perf_counter()
+    began = time.process_time()
     warm = growth.derivatives(sides, there, free, change, carried)
-    spent["warm_s"] = time.perf_counter() - began
+    spent["warm_s"] = time.process_time() - began
     assert warm.span is not None
     moved = change[:, : sides.width] / sides.width**0.5
     gradient = truth.push(moved)[0]
@@ -212,19 +236,12 @@ def _quotient(v: torch.Tensor, move: torch.Tensor, hold: torch.Tensor, ridge: to
     return float(_quadratic(v, move) / (_quadratic(v, hold) + ridge * v.double().square().sum()))
 
 
-def _passes(one: dict[str, float]) -> None:
-    print(f"  full Jacobian {one['full']:.0f}; first step {one['cold']:.0f}, quality {one['cold_quality']:.3f};")
-    share = one["full"] / one["warm"]
-    print(f"  a step on the way {one['warm']:.0f}, 1/{share:.1f} of the full one, quality {one['warm_quality']:.3f}")
-    print("  quality: Rayleigh quotient over that of the full solution")
-
-
 def drawn(figures: dict[str, Any]):  # type: ignore[no-untyped-def]
     """Passes and seconds against the width of the latent and the size of the picture."""
     figure = render.new_figure(10, 6.4, "A trajectory's step with the full Jacobian and by products alone")
     for column, (kind, x_label) in enumerate((("width", "numbers of w"), ("size", "side of the picture in pixels (w 128 wide)"))):
         x = [int(number) for number in figures[kind]]
-        for row, (suffix, y_label) in enumerate((("", "passes through the generator"), ("_s", "seconds"))):
+        for row, (suffix, y_label) in enumerate((("", "passes through the generator"), ("_s", "seconds of processor"))):
             axes = figure.add_subplot(2, 2, 1 + column + 2 * row)
             render.dressed(axes, x_label, y_label)
             for i, (name, label) in enumerate(

@@ -6,6 +6,10 @@ from toys import LinearGenerator, OnePixel, linear_generator
 
 from steerable.controls.trajectory import Trajectory
 from steerable.features.network import column, feature
+from steerable.features.pixels import Box, RegionPixels
+from steerable.features.regions import PartPixels
+from steerable.generators.module import generator_of
+from steerable.generators.stylegan2 import StyleGAN2
 from steerable.protocols import Latents
 
 MOVED, HELD = [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)], [(0, 3), (1, 3), (2, 3)]
@@ -166,6 +170,38 @@ def test_a_feature_without_gradients_is_followed_by_differences(generator):
     assert torch.allclose(
         Trajectory(generator, move=boxed, hold=pixels(HELD)).steer(start, amounts(0.2, -0.2)).values, smooth.values, atol=1e-2
     )
+
+
+@pytest.mark.parametrize("space", ["z", "w", "w+"])
+def test_every_space_of_a_style_based_generator_is_walked(space):
+    network = StyleGAN2([["z", [16] * 3]], [16, 16])
+    network.initialise(torch.Generator().manual_seed(0))
+    made = generator_of(network, name="style-based")
+    inside, outside = (RegionPixels(Box(0, 0, 2, 2), made.image_shape, invert=far, name=f"far {far}") for far in (False, True))
+    going = Trajectory(made, move=outside, hold=inside, space=space, judge=None)
+    start = made.sample(2, seed=1, space=space)
+    path = going.path(start, amounts(going.unit / 5, -going.unit / 5))
+    assert path.reached.all() and path.end.space == made.spaces[space]
+    change = (made(path.end) - made(start)).square()
+    assert outside(change).mean() > 50 * inside(change).mean() > 0
+    if space == "z":  # latents of a sphere stay on it
+        assert torch.allclose(path.end.values.norm(dim=1), start.values.norm(dim=1), rtol=1e-4)
+
+
+def test_a_picture_without_the_part_that_moves_stays_and_its_ledger_says_so(generator):
+    def hat(images):  # a third of the picture, where its first pixel is light
+        return (images[:, :1, :1, :1] > 0).float() * (torch.arange(4) < 2).float()[:, None].expand(1, 1, 4, 4)
+
+    latents = generator.sample(4, seed=0)
+    light = generator(latents)[:, 0, 0, 0] > 0
+    assert 0 < light.sum() < 4
+    part = PartPixels("hat", generator.image_shape, hat)
+    going = Trajectory(generator, move=part, hold=pixels(HELD)[:1], leak=0.5)
+    path = going.path(latents, torch.full((4, 1), 0.1))
+    assert torch.equal(path.reached, light)
+    assert torch.equal(path.end.values[~light], latents.values[~light])
+    assert [end == "no hat in its picture" for end in path.ledger.ends] == (~light).tolist()
+    assert torch.equal(path.rows(torch.tensor([3])).end.values, path.end.values[3:])
 
 
 def test_labels_travel_along(generator):

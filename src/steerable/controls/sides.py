@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from steerable import sensitivity
@@ -30,9 +30,11 @@ ANCHORS = 4  # population images whose regions an anchored feature's deviation i
 
 @runtime_checkable
 class Anchored(Protocol):
-    """A feature of a region that the picture itself decides; ``at`` freezes the regions of n pictures."""
+    """A feature of a region that the picture itself decides; ``at`` freezes the regions of n pictures, which all have to show it."""
 
     def at(self, images: Images) -> Feature: ...
+
+    def shown(self, images: Images) -> Bool[Tensor, " n"]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,6 +165,19 @@ def sides_of(
     return Sides(generator, latents, move, hold, population, tuple(weights), widths, scales)
 
 
+def missing(generator: Generator, latents: Latents, features: Sequence[Feature]) -> dict[int, str]:
+    """Rows whose picture does not show a region that is moved or held, each with the first such feature: a bald head has no hair."""
+    anchored = [one for one in features if isinstance(one, Anchored)]
+    found: dict[int, str] = {}
+    if anchored:
+        with torch.no_grad():
+            images = generator(latents)
+        for one in anchored:
+            for row in (~one.shown(images)).nonzero()[:, 0].tolist():
+                found.setdefault(row, one.name)
+    return found
+
+
 def population_of(generator: Generator, features: Sequence[Feature], space: str) -> Population:
     """Deviations of the features over 32 latents of seed 0, and how far latents usually are from the mean one.
 
@@ -226,7 +241,12 @@ def _wrapped(measurement: Any, side: str, generator: Generator) -> Feature:
 
 
 def _deviation(feature: Feature, images: Images) -> float:
-    views = [feature.at(images[i : i + 1]) for i in range(ANCHORS)] if isinstance(feature, Anchored) else [feature]
+    views: list[Feature] = [feature]
+    if isinstance(feature, Anchored):
+        clear = feature.shown(images).nonzero()[:, 0].tolist()[:ANCHORS]
+        if not clear:
+            raise ValueError(f"none of {len(images)} pictures of this generator shows {feature.name}: move or hold something else.")
+        views = [feature.at(images[i : i + 1]) for i in clear]
     squares = []
     for view in views:
         values, again = view(images), view(images[:2])

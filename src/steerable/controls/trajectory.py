@@ -26,7 +26,7 @@ from steerable import checks, progress
 from steerable.controls import growth, straight
 from steerable.controls.growth import Steps, Walked
 from steerable.controls.ledger import Judge, Ledger, joined, stretched
-from steerable.controls.sides import Population, Sides, listed, population_of, sides_of
+from steerable.controls.sides import Population, Sides, listed, missing, population_of, sides_of
 from steerable.features import perceptual
 from steerable.protocols import Amounts, Feature, Generator, Knob, Latents, LatentSpace, home
 
@@ -183,7 +183,8 @@ class Trajectory:
 
         Args:
             latents: n of them, in this control's space.
-            amounts: (n, 1) in the knob's unit; 0 leaves a latent exactly where it is.
+            amounts: (n, 1) in the knob's unit; 0 leaves a latent exactly where it is. So does a picture that does not show a part
+                that is moved or held, a bald head when hair moves: it counts as not reached, and its ledger says why.
             batch: latents whose Jacobians are held in memory at once.
 
         Raises:
@@ -205,6 +206,21 @@ class Trajectory:
         return sides_of(self.generator, latents, self.move, self.hold, self.weights, self.population)
 
     def _walk(self, latents: Latents, amounts: Tensor) -> tuple[Path, list[int]]:
+        hidden = missing(self.generator, latents, (*self.move, *self.hold))
+        if not hidden:
+            return self._walked(latents, amounts)
+        clear = [row for row in range(len(latents)) if row not in hidden]
+        parts, wrong = (
+            [self._stayed(latents[list(hidden)], amounts[list(hidden)], [f"no {name} in its picture" for name in hidden.values()])],
+            [],
+        )
+        if clear:
+            path, wrong = self._walked(latents[clear], amounts[clear])
+            parts.append(path)
+        order = torch.tensor([*hidden, *clear]).argsort()
+        return joined_paths(parts).rows(order), [clear[row] for row in wrong]
+
+    def _walked(self, latents: Latents, amounts: Tensor) -> tuple[Path, list[int]]:
         sides = self.around(latents)
         amounts = amounts.to(latents.values)
         target, sign = amounts.abs() / self.unit, torch.where(amounts < 0, -1.0, 1.0).to(latents.values)
@@ -214,6 +230,27 @@ class Trajectory:
             direction = straight.direction_of(sides, self.course, self.steps, self.seed) * sign[:, None]
             walked = straight.along(sides, direction, target, self.steps)
         return self.accounted(sides, walked, amounts, target), walked.wrong
+
+    def _stayed(self, latents: Latents, amounts: Tensor, ends: Sequence[str]) -> Path:
+        """The path of latents that stay where they are, and why."""
+        amounts = amounts.to(latents.values)
+        nothing = torch.zeros_like(amounts)[None]  # (1, n)
+        ledger = Ledger(
+            knob=self.knobs[0],
+            moves=tuple(one.name for one in self.move),
+            holds=tuple(one.name for one in self.hold),
+            units=tuple(one.unit for one in (*self.move, *self.hold)),
+            deviations=self.deviations,
+            asked=amounts,
+            change=nothing[..., None].expand(-1, -1, len(self.deviations)),
+            moved=nothing,
+            perceptual=nothing if self.judge else nothing * torch.nan,
+            distance=(latents.values - self.population.centre).flatten(1).norm(dim=1)[None],
+            radius=self.population.radius,
+            allowed=self.steps.leak * amounts.abs() / self.unit,
+            ends=tuple(ends),
+        )
+        return Path((latents,), nothing, nothing, amounts == 0, ledger)
 
     def accounted(self, sides: Sides, walked: Walked, amounts: Tensor, target: Tensor) -> Path:
         """The path with its ledger, measured anew on the images of its way-points."""
