@@ -71,9 +71,8 @@ def wide() -> dict[str, float]:
     found = matrix_free(512, 64)
     print("matrix-free, style-based generator with random weights, w 512 wide, 64 px, box held; passes through the generator:")
     print(f"  full Jacobian {found['full']:.0f}; first step {found['cold']:.0f}, quality {found['cold_quality']:.3f};")
-    print(
-        f"  a step on the way {found['warm']:.0f}, 1/{found['full'] / found['warm']:.1f} of the full one, quality {found['warm_quality']:.3f}"
-    )
+    share = found["full"] / found["warm"]
+    print(f"  a step on the way {found['warm']:.0f}, 1/{share:.1f} of the full one, quality {found['warm_quality']:.3f}")
     print("  quality: Rayleigh quotient over that of the full solution\n", flush=True)
     return found
 

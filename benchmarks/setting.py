@@ -1,6 +1,6 @@
 """Set values by number on faces: the solver beside the straight axis, judged by a network that is in no loss.
 
-    python benchmarks/setting.py [--quick] [--only yaw] [--others]
+    python benchmarks/setting.py [--quick] [--only yaw] [--n 64] [--ways axis,solve] [--others]
 
 Faces that nothing was fitted on (seeds 1000 on) are set to yaw -25, 0, 25, to two values each of pitch, smile and brightness, and to
 yaw and smile at once, by
@@ -44,6 +44,7 @@ TASKS: tuple[tuple[tuple[str, ...], tuple[tuple[float, ...], ...]], ...] = (
 )
 JUDGES = {"yaw": "yaw68", "pitch": "pitch68", "smile": "mouth-width68", "brightness": "brightness"}
 Row = dict[str, float | None]
+WAYS = ("axis", "solve", "at once", "gradients", "free")
 AMORTISED = (("yaw",),)
 SEED = 1000
 LEAST = 0.3  # deviations of the second judge that a face has to move for its drift to be compared
@@ -84,9 +85,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="6 faces and axes of 200 latents, not 64 and 2,000; yaw alone, no controller")
     parser.add_argument("--only", metavar="NAMES", help="one task: yaw, pitch, smile, brightness or yaw+smile")
+    parser.add_argument("--n", type=int, help="how many faces; 64 by default")
+    parser.add_argument("--ways", metavar="NAMES", help="only these ways, with commas")
     parser.add_argument("--others", action="store_true", help="also the network's own gradients, and the solver with nothing held")
     given = parser.parse_args()
-    count, size = (6, 200) if given.quick else (64, 2000)
+    count, size = given.n or (6 if given.quick else 64), 200 if given.quick else 2000
+    chosen = [one.strip() for one in given.ways.split(",")] if given.ways else []
+    if unknown := [one for one in chosen if one not in WAYS]:
+        parser.error(f"no way {unknown[0]!r}; there are {', '.join(WAYS)}")
     began = time.perf_counter()
     bench = prepared(count, size)
     print(f"faces64; n = {count} faces, seeds {SEED}-{SEED + count - 1}; axes fitted on {size} latents of seed 0")
@@ -94,12 +100,13 @@ def main() -> None:
         "errors: mean absolute, with 95 % intervals over faces; drift: identity's, over the axis's at the same change of the second judge\n"
     )
     print(f"{'':12}{'value':12}{'own network':>22}{'second judge':>22}{'drift ratio':>22}{'reached':>9}{'seconds':>9}")
+    asked = chosen or ["axis", "solve", *([] if given.quick else ["at once"]), *(["gradients", "free"] if given.others else [])]
     figures: dict[str, dict[str, Row]] = {}
     for names, targets in TASKS:
         task = "+".join(names)
         if (given.only and task != given.only) or (given.quick and not given.only and task != "yaw"):
             continue
-        figures[task] = compared(bench, names, targets, quick=given.quick, others=given.others)
+        figures[task] = compared(bench, names, targets, asked)
     seconds = time.perf_counter() - began
     print(f"\n{seconds:.0f} s in all; load {os.getloadavg()[0]:.1f}")
     print(json.dumps({"benchmark": "setting", "n": count, "seed": SEED, "seconds": seconds, "load": os.getloadavg()[0], **figures}))
@@ -113,24 +120,24 @@ def prepared(count: int, size: int) -> Bench:
     return Bench(generator, features, table, axes, latents_of(generator, range(SEED, SEED + count)), load_feature("identity"))
 
 
-def compared(bench: Bench, names: tuple[str, ...], targets: Sequence[tuple[float, ...]], *, quick: bool, others: bool) -> dict[str, Row]:
-    """Every way to set these names to these values, one line each."""
+def compared(bench: Bench, names: tuple[str, ...], targets: Sequence[tuple[float, ...]], asked: Sequence[str]) -> dict[str, Row]:
+    """The ways that are asked for to set these names to these values, one line each."""
     axes = bench.axes[list(names)]
     solve = Solve(bench.generator, set=dict.fromkeys(names, 0.0), hold=[bench.identity], features=bench.features, axes=axes)
     ways = {"axis": lambda wanted: straight(bench, names, wanted), "solve": lambda wanted: solve.solve(bench.latents, wanted).latents}
-    if names in AMORTISED and not quick:
+    if "at once" in asked and names in AMORTISED:
         began = time.perf_counter()
         controller = fit_controller(solve, n=192, held_out=32)
         fitting = time.perf_counter() - began
         ways["at once"] = lambda wanted: controller.steer(bench.latents, wanted)
-    if others:
+    if "free" in asked:
         free = Solve(bench.generator, set=dict.fromkeys(names, 0.0), features=bench.features, axes=axes)
-        ways["gradients"] = lambda wanted: steepest(bench, names, wanted)
         ways["free"] = lambda wanted: free.solve(bench.latents, wanted).latents
+    ways["gradients"] = lambda wanted: steepest(bench, names, wanted)
     start, identity = bench.read(bench.latents)
     curves = {name: curve(bench, name, start, identity) for name in names}
     rows: dict[str, Row] = {}
-    for way, find in ways.items():
+    for way, find in ((way, ways[way]) for way in asked if way in ways):
         own, second, drifts, usual, seconds = [], [], [], [], 0.0
         for target in targets:
             wanted = torch.tensor([target]).expand(len(bench.latents), -1)

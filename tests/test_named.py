@@ -31,6 +31,17 @@ def test_a_text_is_the_feature_that_it_says(text, name, width, weight):
     assert (feature.name, len(feature.columns), heavy) == (name, width, weight)
 
 
+def test_a_recipe_that_sets_values_holds_what_is_typed():
+    from toys import linear_module
+
+    from steerable import recipe
+
+    made = linear_module()
+    turn = recipe.turn(None, values={"brightness": 0.5}, hold=["inside:0,0,2,2=3", "contrast", "low:2"], by="solve")
+    setter = recipe.solver(made, turn)
+    assert [one.name for one in setter.hold] == ["inside:0,0,2,2", "contrast", "low:2"] and setter.weights == (3.0, 1.0, 1.0)
+
+
 def test_the_background_is_outside_the_person():
     assert named.one("background", SHAPE)[0].name == "outside:person"
 

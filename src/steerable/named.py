@@ -63,6 +63,11 @@ def one(text: str, image_shape: Shape, *, device: str = "cpu") -> Weighted:
     return _read(name, image_shape, device), weight
 
 
+def is_more_than_a_name(text: str) -> bool:
+    """Whether a text is a region, a band, or has a weight: not the plain name of a feature, a column or a knob."""
+    return ":" in text or "=" in text or text in (*ALIASES, "pixels") or text.startswith("head-")
+
+
 def portable(text: str) -> str:
     """The same text with what it names on this disk put into it, so that a recipe brings it along: masks and heads."""
     name, weight = _weighed(text)

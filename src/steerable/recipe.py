@@ -285,7 +285,8 @@ def solver(generator: Generator, turn: Turn, values: Mapping[str, float | str] |
     lines = [knob.name for knob in control.knobs if knob.name in wanted] if control is not None else []
     axes = control[lines] if isinstance(control, Directions) and lines else None
     device = str(generator.sample(1, seed=0).values.device)
-    return Solve(generator, set=wanted, hold=list(turn.hold), features=own_features(turn, device), axes=axes)
+    hold = [named.one(text, generator.image_shape, device=device) if named.is_more_than_a_name(text) else text for text in turn.hold]
+    return Solve(generator, set=wanted, hold=hold, features=own_features(turn, device), axes=axes)
 
 
 def own_features(turn: Turn, device: str = "cpu") -> list[NetworkFeature]:

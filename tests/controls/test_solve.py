@@ -8,6 +8,7 @@ from toys import LinearGenerator, OnePixel, linear_generator
 
 from steerable.controls.solve import Solve
 from steerable.features.network import feature
+from steerable.features.regions import PartPixels
 from steerable.fitting.axes import fit_axes
 
 A, B, C = OnePixel(0, 0), OnePixel(1, 1), OnePixel(2, 2)
@@ -29,6 +30,26 @@ def test_the_asked_value_is_measured_and_what_is_held_stays(generator, control):
     drift = (B(generator(found.latents)) - B(generator(generator.sample(5, seed=3)))).abs().max()
     assert float(drift) < 0.1 * found.deviations[found.columns.index(B.name)]
     assert bool(found.found.all())
+
+
+def test_a_part_is_held_where_the_picture_shows_it_and_a_picture_without_it_is_left_alone(generator):
+    def hat(images):  # the lower half, where the first pixel is light
+        return (images[:, :1, :1, :1] > 0).float() * (torch.arange(4) > 1).float()[:, None].expand(1, 1, 4, 4)
+
+    latents = generator.sample(4, seed=0)
+    light = A(generator(latents))[:, 0] > 0
+    assert 0 < light.sum() < 4
+    part = PartPixels("hat", generator.image_shape, hat)
+    both = [Solve(generator, set={A.name: 0.4}, hold=hold, features=[A], population=80).solve(latents) for hold in ([part], [])]
+    held, free = both
+    assert torch.equal(held.latents.values[~light], latents.values[~light])
+    assert torch.allclose(held.reached[light], torch.tensor(0.4), atol=0.02)
+    drift = [(generator(one.latents) - generator(latents))[light][:, :, 2:].square().mean() for one in both]
+    assert drift[0] < 0.9 * drift[1]
+    row = light.int().argmin().item()
+    assert "no hat in its picture" in held.said(row)[0] and "no hat" in held.rows([row]).said()[0]
+    assert held.held == ("hat",) and held.moved[~light, held.columns.index("hat")].eq(0).all()
+    assert not free.stayed
 
 
 def test_without_a_hold_the_other_pixel_moves(generator):

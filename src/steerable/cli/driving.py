@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -85,10 +86,12 @@ def drive(
     begun = going.begin(start)
     frames = _watched(going.ride(steps, pace, rank=rank), begun, steps, rows, last)
     pictures = _pictures(frames, boxes, going.control.knobs[0].unit, max(1, 256 // shape[1]))
+    started = time.perf_counter()
     films.write(out, pictures, films.Pace(fps=fps, loop="once"))
+    seconds = time.perf_counter() - started
     ended = whole.model_copy(update={"offset": recipe.offset_of(last[0].values[0] - start.values[0])})
     recipe.write(ended, made, out.with_suffix(".png"), last)
-    _tell(rows, going.control.knobs[0].unit, {one.name: one.unit for one, _ in held}, going.tolerance)
+    _tell(rows, going.control.knobs[0].unit, {one.name: one.unit for one, _ in held}, going.tolerance, seconds)
     _ledger(out.with_suffix(".csv"), rows)
     say(f"written: {out} ({plural(len(rows), 'frame')}, {fps} a second), {out.with_suffix('.png')} and {out.with_suffix('.csv')}")
     options.write(out.with_suffix(".json"), "drive", resolved)
@@ -118,8 +121,8 @@ def _pictures(frames: Iterator[Frame], boxes: Sequence[tuple[int, int, int, int]
         yield render.headed(render.grid(frame.image, columns=1, scale=scale, boxes=boxes), lines)
 
 
-def _tell(rows: Sequence[Row], unit: str, units: dict[str, str], tolerance: float) -> None:
-    """A dozen lines of the ledger, the speed, and every hold that broke, with where."""
+def _tell(rows: Sequence[Row], unit: str, units: dict[str, str], tolerance: float, whole: float) -> None:
+    """A dozen lines of the ledger, the speed (``whole`` seconds with the film), and every hold that broke, with where."""
     every = max(1, -(-len(rows) // LINES))
     names = list(units)
     shown = [rows[i] for i in range(0, len(rows), every)]
@@ -134,8 +137,8 @@ def _tell(rows: Sequence[Row], unit: str, units: dict[str, str], tolerance: floa
     stuck = sum(row.stuck for row in rows)
     furthest = max(row.moved for row in rows)
     say(
-        f"{plural(len(rows) - 1, 'step')} in {seconds:.1f} s, {(len(rows) - 1) / max(seconds, 1e-9):.1f} a second, without the film; "
-        f"furthest {short(furthest)} {unit}; no way on at {stuck}"
+        f"{plural(len(rows) - 1, 'step')} in {whole:.1f} s, {(len(rows) - 1) / max(whole, 1e-9):.1f} a second with the film, "
+        f"{(len(rows) - 1) / max(seconds, 1e-9):.1f} without; furthest {short(furthest)} {unit}; no way on at {stuck}"
     )
     for name in names:
         over = [i for i, row in enumerate(rows) if name in row.broken]

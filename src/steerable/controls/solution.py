@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ class Solution:
         before, after: (n, m) of them.
         deviations: (m,) of a population.
         held: names among ``columns`` that were held.
+        stayed: rows that were left as they are, and why: "no inside:hair in its picture".
     """
 
     latents: Latents
@@ -47,6 +49,7 @@ class Solution:
     after: Float[Tensor, "n m"]
     deviations: Float[Tensor, " m"]
     held: tuple[str, ...] = ()
+    stayed: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.reached)
@@ -97,6 +100,8 @@ class Solution:
         asked, got = float(self.requested[row, k]), float(self.reached[row, k])
         if bool(self.found[row, k]):
             return f"{asked:.3g}{unit} asked, {got:.3g}{unit} reached"
+        if row in self.stayed:
+            return f"{asked:.3g}{unit} asked, left at {got:.3g}{unit}: {self.stayed[row]}"
         low, high = self.reachable[row, k].tolist()
         return f"{asked:.3g}{unit} asked, {got:.3g}{unit} reached on this image, reachable here {low:.3g} … {high:.3g}"
 
@@ -111,7 +116,8 @@ class Solution:
         """The solutions of some rows."""
         picked = list(keep)
         parts = {name: getattr(self, name)[picked] for name in _ROWS}
-        return Solution(**{**self.__dict__, **parts, "latents": self.latents[picked]})
+        stayed = {place: self.stayed[row] for place, row in enumerate(picked) if row in self.stayed}
+        return Solution(**{**self.__dict__, **parts, "latents": self.latents[picked], "stayed": stayed})
 
     def plain(self) -> dict[str, Any]:
         """Everything but the latents as JSON values; NaN is null."""
@@ -121,6 +127,7 @@ class Solution:
             "units": list(self.units),
             "judges": list(self.judges),
             "held": list(self.held),
+            "stayed": {str(row): why for row, why in self.stayed.items()},
             "deviations": self.deviations.tolist(),
             **{name: json.loads(json.dumps(getattr(self, name).tolist()).replace("NaN", "null")) for name in (*_ROWS, "error")},
         }
@@ -135,4 +142,6 @@ def joined(parts: Sequence[Solution]) -> Solution:
     values = torch.cat([part.latents.values for part in parts])
     latents = Latents(values, parts[0].latents.space, torch.cat(labels) if labels else None)
     rows = {name: torch.cat([getattr(part, name) for part in parts]) for name in _ROWS}
-    return Solution(**{**parts[0].__dict__, **rows, "latents": latents})
+    starts = accumulate((len(part) for part in parts), initial=0)
+    stayed = {start + row: why for start, part in zip(starts, parts, strict=False) for row, why in part.stayed.items()}
+    return Solution(**{**parts[0].__dict__, **rows, "latents": latents, "stayed": stayed})

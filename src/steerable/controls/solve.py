@@ -22,11 +22,11 @@ from steerable.controls import asked, solution
 from steerable.controls.census import Census, census
 from steerable.controls.directions import Directions
 from steerable.controls.search import Effort, Search
-from steerable.controls.sides import Population, listed, population_of, sides_of
+from steerable.controls.sides import Anchored, Population, listed, missing, population_of, sides_of
 from steerable.controls.solution import Solution
 from steerable.features import ready
 from steerable.features.network import measure
-from steerable.protocols import Amounts, Feature, Generator, Knob, Latents, LatentSpace, home
+from steerable.protocols import Amounts, Feature, Generator, Images, Knob, Latents, LatentSpace, home
 
 WIDE = 8  # columns from which on a feature is shown as one distance
 
@@ -94,9 +94,15 @@ class Solve:
         known = _judges(names, own, judges or {}, device)
         watched = _distinct([*columns, *held, *known.values()])
         lines = axes is not None and all(name in {knob.name for knob in axes.knobs} for name in names)
-        counted = census(generator, watched, where, n=population or (128 if lines else 400), axes=axes)
+        counted = census(
+            generator, [one for one in watched if not isinstance(one, Anchored)], where, n=population or (128 if lines else 400), axes=axes
+        )
         knobs = tuple(_knob(counted, name) for name in names)
-        usual = tuple(counted.spread(one) for one in (*columns, *held))
+        whole = population_of(generator, (*columns, *held), where)
+        usual = tuple(
+            known if isinstance(one, Anchored) else counted.spread(one)
+            for one, known in zip((*columns, *held), whole.deviations, strict=True)
+        )
         given = {
             "generator": generator,
             "set": dict(zip(names, (asked.numbers(v, knob) for v, knob in zip(wanted.values(), knobs, strict=True)), strict=True)),
@@ -106,7 +112,7 @@ class Solve:
             "effort": tried,
             "knobs": knobs,
             "space": generator.spaces[where],
-            "population": replace(population_of(generator, (*columns, *held), where), deviations=usual),
+            "population": replace(whole, deviations=usual),
             "census": counted,
             "columns": columns,
             "watched": watched,
@@ -153,25 +159,39 @@ class Solve:
         names = [knob.name for knob in self.knobs]
         spread = torch.tensor([self.census.deviation(name) for name in names]).to(latents.values)
         weights = (*[1.0] * len(names), *self.weights)
-        sides = sides_of(self.generator, latents, self.columns, self.hold, weights, self.population)
-        size = float(self.census.latents.values.flatten(1).std(0).square().mean().sqrt())
-        found = Search(sides, self.lines / spread.cpu()[:, None], size, self.effort).found(wanted.to(spread) / spread)
-        return self.accounted(latents, latents.at(found.point), wanted, found.reachable * spread[:, None])
+        hidden = missing(self.generator, latents, self.hold)
+        clear = [row for row in range(len(latents)) if row not in hidden]
+        point = latents.values.clone()
+        reachable = point.new_full((len(latents), len(names), 2), torch.nan)
+        if clear:
+            some = latents[clear] if hidden else latents
+            sides = sides_of(self.generator, some, self.columns, self.hold, weights, self.population)
+            size = float(self.census.latents.values.flatten(1).std(0).square().mean().sqrt())
+            found = Search(sides, self.lines / spread.cpu()[:, None], size, self.effort).found(wanted[clear].to(spread) / spread)
+            point[clear] = found.point
+            reachable[clear] = found.reachable * spread[:, None]
+        moved = latents.at(point)
+        return replace(
+            self.accounted(latents, moved, wanted, reachable), stayed={row: f"no {name} in its picture" for row, name in hidden.items()}
+        )
 
     def accounted(self, latents: Latents, moved: Latents, wanted: Amounts, reachable: Tensor | None = None) -> Solution:
         """What came of a move, whoever made it: everything measured on the images at both ends.
 
         Args:
-            reachable: (n, k, 2) where that is known; otherwise what both ends read.
+            reachable: (n, k, 2) where that is known; what both ends read where it is NaN or not given.
         """
         with torch.no_grad():
             pictures = self.generator(latents), self.generator(moved)
-            first, last = (measure(self.watched, images) for images in pictures)
+            first, last = (measure([one for one in self.watched if not isinstance(one, Anchored)], images) for images in pictures)
+            for one in self.watched:
+                if isinstance(one, Anchored):
+                    first[one.name], last[one.name] = _where_it_was(one, *pictures)
         names, units, before, after, deviations = [], [], [], [], []
         for one in self.watched:
             was, now = first[one.name], last[one.name]
             wide = len(one.columns) > WIDE
-            usual = self.census.own(one).std(0)  # (m,)
+            usual = self._spread(one)  # (m,)
             names += [one.name] if wide else one.columns
             units += [one.unit] * (1 if wide else len(one.columns))
             before.append(torch.zeros_like(was[:, :1]) if wide else was)
@@ -185,6 +205,7 @@ class Solve:
         nothing = torch.full_like(reached[:, 0], torch.nan)
         spread = reached.new_tensor([self.census.deviation(knob.name) for knob in self.knobs])
         asked_for = wanted.to(reached)
+        ends = torch.stack([torch.minimum(first_read, reached), torch.maximum(first_read, reached)], 2)
         return Solution(
             latents=moved,
             knobs=self.knobs,
@@ -193,9 +214,7 @@ class Solve:
             second=torch.stack([table.get(name, nothing) for name in judges], 1),
             judges=judges,
             judge_units=tuple(units[names.index(name)] if name else "" for name in judges),
-            reachable=torch.stack([torch.minimum(first_read, reached), torch.maximum(first_read, reached)], 2)
-            if reachable is None
-            else reachable,
+            reachable=ends if reachable is None else torch.where(reachable.isnan(), ends, reachable),
             found=(reached - asked_for).abs() <= self.effort.tolerance * spread,
             columns=tuple(names),
             units=tuple(units),
@@ -204,6 +223,23 @@ class Solve:
             deviations=torch.cat(deviations).clamp(min=1e-9),
             held=tuple(name for one in self.hold for name in ([one.name] if len(one.columns) > WIDE else one.columns)),
         )
+
+    def _spread(self, feature: Feature) -> Tensor:
+        """One population deviation of every column."""
+        if not isinstance(feature, Anchored):
+            return self.census.own(feature).std(0)
+        place = len(self.columns) + [one.name for one in self.hold].index(feature.name)
+        return self.census.values.new_full((len(feature.columns),), self.population.deviations[place])
+
+
+def _where_it_was(part: Any, before: Images, after: Images) -> tuple[Tensor, Tensor]:
+    """A part of both pictures, where the first shows it; nothing of those that do not."""
+    clear = part.shown(before).nonzero()[:, 0]
+    first, last = (before.new_zeros(len(before), len(part.columns)) for _ in range(2))
+    if len(clear):
+        view = part.at(before[clear])
+        first[clear], last[clear] = view(before[clear]), view(after[clear])
+    return first, last
 
 
 def _held(hold: Any, own: Sequence[Feature], generator: Generator, device: str) -> tuple[tuple[Feature, ...], tuple[float, ...]]:
