@@ -39,7 +39,7 @@ def test_a_recipe_that_sets_values_holds_what_is_typed():
     made = linear_module()
     turn = recipe.turn(None, values={"brightness": 0.5}, hold=["inside:0,0,2,2=3", "contrast", "low:2"], by="solve")
     setter = recipe.solver(made, turn)
-    assert [one.name for one in setter.hold] == ["inside:0,0,2,2", "contrast", "low:2"] and setter.weights == (3.0, 1.0, 1.0)
+    assert [one.name for one in setter.hold] == ["inside:0,0,2,2", "contrast", "low-2px"] and setter.weights == (3.0, 1.0, 1.0)
 
 
 def test_the_background_is_outside_the_person():
