@@ -100,11 +100,11 @@ def link_of(state: State, bench: Bench, shared: Bench, *, whole: bool = False) -
     return text
 
 
-def restored(text: str, bench: Bench) -> tuple[State, Bench]:
-    """The state in a link, and a bench that has its knobs.
+def parsed(text: str) -> Link:
+    """What a link says.
 
     Raises:
-        ValueError: a link that was cut or changed, or that belongs to another generator or to knobs that are not here; says which.
+        ValueError: a link that was cut or changed.
     """
     if len(text) > LONGEST:
         raise ValueError(f"this link has {len(text)} characters, at most {LONGEST} are read.")
@@ -114,11 +114,20 @@ def restored(text: str, bench: Bench) -> tuple[State, Bench]:
         content = unpacker.decompress(packed, UNPACKED)
         if unpacker.unconsumed_tail or not unpacker.eof:
             raise ValueError("cut")
-        one = Link.model_validate_json(content)
+        return Link.model_validate_json(content)
     except (ValueError, zlib.error, UnicodeError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else None
         why = f" ({'.'.join(map(str, first['loc']))}: {first['msg'].lower()})" if first else ""
         raise ValueError(f"this link cannot be restored: it was cut or changed on its way{why}.") from None
+
+
+def restored(text: str, bench: Bench) -> tuple[State, Bench]:
+    """The state in a link, and a bench that has its knobs.
+
+    Raises:
+        ValueError: as ``parsed``; and a link that belongs to another generator or to knobs that are not here; says which.
+    """
+    one = parsed(text)
     if one.fingerprint != bench.generator.fingerprint:
         raise ValueError(
             f"this link cannot be restored: it belongs to {one.generator[:60]} ({one.fingerprint[:4]}…), "

@@ -112,14 +112,12 @@ def _addressed(visit: Visit, client: Client) -> None:
 
 
 def restored(text: str, workshop: Workshop) -> tuple[State, Bench]:
-    """The state in a link, on the bench of its generator; the error is that of the first bench."""
-    errors = []
-    for bench in workshop.benches.values():
-        try:
-            return links.restored(text, bench)
-        except ValueError as error:
-            errors.append(error)
-    raise errors[0]
+    """The state in a link, on the bench of its generator, which is loaded where nobody chose it yet."""
+    one = links.parsed(text)
+    bench = next((bench for bench in workshop.benches.values() if bench.generator.fingerprint == one.fingerprint), None)
+    if bench is None:
+        bench = workshop.bench(one.generator if one.generator in workshop.choices else workshop.first)
+    return links.restored(text, bench)
 
 
 def _name_of(bench: Bench, workshop: Workshop) -> str:
