@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -95,7 +95,7 @@ class DCGAN(nn.Module):
         if len(places) < 2:
             return
         for i, place in enumerate(places):
-            kernel, bias = _with_norm(layers[place], layers[place + 1])
+            kernel, bias = _with_norm(cast(nn.ConvTranspose2d, layers[place]), layers[place + 1])
             if i == 0:  # z @ kernel, a map with its channels last
                 kernel, bias = kernel.movedim(1, 3).flatten(1), bias.repeat(kernel.shape[2] * kernel.shape[3])
             elif i == self.depth - 1:
@@ -154,7 +154,7 @@ class DCGAN(nn.Module):
                 masks.append((x > 0).to(x))
             images = self._ended(x)
             slope = 1 - images.square()
-        n, entry, last = len(z), kernels[0][: self.latent_size], self.main[-2].weight
+        n, entry, last = len(z), kernels[0][: self.latent_size], cast(nn.ConvTranspose2d, self.main[-2]).weight
 
         def push(tangents: Tensor) -> Tensor:
             with torch.no_grad():
@@ -206,6 +206,7 @@ def _with_norm(layer: nn.ConvTranspose2d, norm: nn.Module) -> tuple[Tensor, Tens
     bias = kernel.new_zeros(kernel.shape[1]) if layer.bias is None else layer.bias.detach()
     if not isinstance(norm, nn.BatchNorm2d):
         return kernel, bias
+    assert norm.running_mean is not None and norm.running_var is not None
     scale = norm.weight.detach().cpu().double() * torch.rsqrt(norm.running_var.cpu().double() + norm.eps)  # rounded once, not thrice
     bias = (bias - norm.running_mean.cpu().double()) * scale + norm.bias.detach()
     return (kernel * scale[:, None, None]).to(kernel), bias.to(kernel)

@@ -69,10 +69,10 @@ def load_exported(
                 "say classes=... if the second are labels" if len(shapes) == 2 and not classes else "a generator takes z, or z and labels"
             )
             raise ValueError(f"it takes {len(shapes)} inputs: {hint}.")
-        stored = tuple(shapes[0][1:]) if shapes else None
+        sizes = shapes[0][1:] if shapes else []
+        known = tuple(size for size in sizes if size is not None)
+        stored = known if known and len(known) == len(sizes) else None
         given = (latent_size,) if isinstance(latent_size, int) else latent_size
-        if stored is not None and (not stored or None in stored):
-            stored = None
         if stored is None and given is None:
             raise ValueError("it does not store the shape of its latents: say latent_size=100, or (100, 1, 1) as it may be.")
         if stored is not None and given is not None and tuple(given) != stored and not script:
@@ -116,7 +116,8 @@ class Program(nn.Module):
 
     def _run(self, *given: Tensor) -> Tensor:
         try:
-            with torch.jit.optimized_execution(False):  # its profiler cannot look into torch.func's tensors
+            # its profiler cannot look into torch.func's tensors
+            with torch.jit.optimized_execution(False):  # pyright: ignore[reportPrivateImportUsage]
                 return self.program(*given)
         except (torch.jit.Error, RuntimeError, KeyError) as error:
             said = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -125,7 +125,8 @@ def _step(node: Mapping[str, Any]) -> Step | None:
     function = _function(target)
     positional: list[Any] = []
     named: dict[str, Any] = {}
-    keywords = {a.name for a in function._schema.arguments if a.kwarg_only} if hasattr(function, "_schema") else set()
+    schema = getattr(function, "_schema", None)
+    keywords = {a.name for a in schema.arguments if a.kwarg_only} if schema is not None else set()
     for given in node["inputs"]:
         if given.get("kind") == 2 or given["name"] in keywords:
             named[given["name"]] = given["arg"]

@@ -103,6 +103,8 @@ class FilteredNonlinearity(nn.Module):
         clamp: the largest magnitude that leaves the nonlinearity; None has none.
     """
 
+    up: Tensor
+    down: Tensor
     widen: Tensor | None
     heighten: Tensor | None
     flatten: Tensor | None
@@ -156,6 +158,12 @@ class FilteredNonlinearity(nn.Module):
         rows = F.pad(_banded(down, self.strip, self.down_factor), (0, 0, 0, 1))  # one row of zeros: the last window is whole
         return widen, heighten, rows, _banded(down, RUN, self.down_factor)
 
+    def _laid_out(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What ``prepare`` has kept, or the same anew."""
+        if self.widen is None or self.heighten is None or self.flatten is None or self.narrow is None:
+            return self._matrices()
+        return self.widen, self.heighten, self.flatten, self.narrow
+
     def _upwards(self, kernel: Tensor, fine: int) -> Tensor:
         """(fine, reach): fine[j] = sum over i of kernel[j - factor i + taps - 1 - phase] coarse[i]."""
         taps, reach = len(kernel), self._reach(fine)
@@ -168,9 +176,7 @@ class FilteredNonlinearity(nn.Module):
 
     def forward(self, rows: Rows, channels: int) -> list[Tensor]:
         """The output in strips, (a few rows, out_size, c) each, of an input that is asked for a few rows at a time."""
-        widen, heighten, flatten, narrow = (
-            self._matrices() if self.widen is None else (self.widen, self.heighten, self.flatten, self.narrow)
-        )
+        widen, heighten, flatten, narrow = self._laid_out()
         made: list[Tensor] = []
         coarse, top = self._margined(rows, channels, 0, self._ahead(self.strip_rows + 1, channels)), 0
         some, most = self._at_once(channels) if heighten.device.type == "cpu" else (channels, self.strips)

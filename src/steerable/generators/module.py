@@ -239,6 +239,7 @@ class ModuleGenerator:
         if passed[-1].linearised is None:
             return None
         total: Linear | None = None
+        here: Linear | None = None
         for stage in passed:
             at = latents.values if total is None else total.value
             if stage.linearised is None:
@@ -248,7 +249,7 @@ class ModuleGenerator:
             if here is None:
                 return None
             total = here if total is None else total.then(here)
-        assert total is not None
+        assert total is not None and here is not None
         return replace(total, push_passes=here.push_passes, pull_passes=here.pull_passes, kind=here.kind)
 
     def _step(self, stage: Stage, values: Tensor, labels: Tensor | None) -> Tensor:

@@ -269,5 +269,5 @@ def _row(
 ) -> tuple[Tensor, Tensor | None, dict[str, Tensor], list[Noise]]:
     """Everything of one image of a batch."""
     rows = slice(i, i + 1)
-    own = [noise[rows] if isinstance(noise, Tensor) and len(noise) > 1 else noise for noise in noises]
+    own: list[Noise] = [noise[rows] if isinstance(noise, Tensor) and len(noise) > 1 else noise for noise in noises]
     return x[rows], None if image is None else image[rows], {name: style[rows] for name, style in styles.items()}, own
