@@ -318,8 +318,16 @@ def p95(values: list[float]) -> float:
     return statistics.quantiles(values, n=20)[-1] if len(values) > 1 else float("nan")
 
 
+class Found(dict[str, object]):
+    """What was measured, told as it comes: a run that is broken off has not been for nothing."""
+
+    def __setitem__(self, name: str, value: object) -> None:
+        super().__setitem__(name, value)
+        print(f"{name}: {value}"[:200], file=sys.stderr, flush=True)
+
+
 async def measured(quick: bool) -> dict[str, object]:
-    found: dict[str, object] = {}
+    found = Found()
     singles, seconds, rounds = (26, 2.0, 1) if quick else (120, 5.0, 2)
     path = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
     if path is None:
@@ -340,14 +348,14 @@ async def measured(quick: bool) -> dict[str, object]:
                 found["drag"], found["last"] = await drag(page, "yaw", seconds)
                 found["plain drag"], _ = await drag(other, "yaw", seconds)
                 await other.context.close()
-            found["single"], found["plain single"] = waits["studio"], waits["plain"]
+            found["plain single"], found["single"] = waits["plain"], waits["studio"]
             found["burst"] = await burst(page, "yaw")
             found["drive"] = await drive(page, seconds)
             await page.context.close()
             before = studio.memory
             found["crowd"] = {"before": before} | await crowd(browser, studio, 2.0 if quick else 8.0)
             found["forward"] = forward(50 if quick else 200)
-            found["crowd"] |= {"after": await left(studio, before)}
+            found["crowd"] = {**found["crowd"], "after": await left(studio, before)}
         await browser.close()
     return found
 
