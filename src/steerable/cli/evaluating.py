@@ -14,7 +14,7 @@ from steerable.cli.terminal import parse_names, say, short
 
 
 def evaluate(
-    control: Annotated[Path, typer.Argument(metavar="CONTROL", help="Control file made by 'steer fit'.")],
+    control: Annotated[Path, typer.Argument(metavar="CONTROL", help="Control file made by 'steer fit', or a shipped one by its name.")],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for tables and plots.")] = Path("evaluated"),
     knobs: Annotated[str, typer.Option(metavar="NAMES", help="Only these knobs, with commas; all by default.")] = "",
     generator: options.GeneratorName = options.GENERATOR,

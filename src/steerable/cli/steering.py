@@ -28,7 +28,7 @@ OTHERS = 5  # columns shown beside those that were asked for
 
 
 def apply(
-    control: Annotated[Path | None, typer.Argument(metavar="CONTROL", help="Control file made by 'steer fit'.")] = None,
+    control: Annotated[Path | None, typer.Argument(metavar="CONTROL", help="A file of 'steer fit', or a shipped one by its name.")] = None,
     turn: Annotated[
         list[str] | None,
         typer.Option(
