@@ -203,7 +203,7 @@ def test_a_truncated_torch_file_from_before_zip_archives_is_refused(generator, t
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(
         ValueError,
-        match=r"old\.pth(: \S+:| is a (torch file|pickle):) it ends (in the middle of its pickle|before its tensors do)\. Fetch it again\.$",
+        match=r"old\.pth(: \S+:| is a (torch file|pickle):) it ends (in the middle of its pickle|before its tensors do)(\. Fetch it again)?\.$",
     ) as refusal:
         load_generator_file(path)
     assert "\n" not in str(refusal.value)
