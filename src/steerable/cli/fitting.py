@@ -212,7 +212,7 @@ def controllers(
     steps: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="Of the fit to the samples, 256 at a time.")] = 1500,
     refine: Annotated[
         int, typer.Option(metavar="NUMBER", min=0, help="Steps after them on pictures, 64 at a time; 0 leaves them out.")
-    ] = 300,
+    ] = 600,
     seed: options.Seed = 0,
     device: options.Device = "auto",
 ) -> None:

@@ -75,7 +75,7 @@ def fit_controllers(
     n: int = 8192,
     seed: int = 0,
     steps: int = 1500,
-    refine: int = 300,
+    refine: int = 600,
     batch: int = 256,
     pictures: int = 64,
     hidden: int = 96,
