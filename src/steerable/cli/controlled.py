@@ -109,12 +109,15 @@ def show_shares(found: Shares, judge: str) -> None:
 
 
 def write_grid(made: ModuleGenerator, controllers: Controllers, path: Path, *, seed: int) -> PIL.Image.Image:
-    """One picture, a row for each value: from one end of its reach to the other, everything else held."""
+    """One picture, a row for each value: from one end of its reach to the other, all else held; of a class the middle one."""
     import torch
 
     from steerable import render
 
     start = made.sample(1, seed=seed, space=controllers.space.name)
+    for part in controllers.parts:
+        if part.classes:
+            start = controllers[[part.knobs[0].name]].steer(start, torch.tensor([[float(part.classes // 2)]]))
     batches, labels, captions = [], [], []
     for part in controllers.parts:
         for place, knob in enumerate(part.knobs):
