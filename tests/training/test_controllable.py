@@ -195,7 +195,7 @@ def test_two_processes_have_the_losses_of_one_on_the_same_batch(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    small = SMALL | {"log_every": 1, "save_every": 1, "path_length": 1.0, "lr": 2e-4}
+    small = SMALL | {"log_every": 1, "save_every": 1, "path_length": 1.0}
     script = (
         "import sys; from training.bars import bars, groups; from steerable.training.controllable import train_controllable as train; "
         f"print(train(bars(), groups(), out=sys.argv[1], steps=3, **{small!r}).writes)"
@@ -219,8 +219,11 @@ def test_two_processes_have_the_losses_of_one_on_the_same_batch(tmp_path):
     assert (two[0]["options"]["processes"], one[0]["options"]["processes"]) == (2, 1)
     for line, other in zip(two[1:], one[1:], strict=True):
         assert set(line) >= TERMS and set(line) == set(other)
-        near = 1e-4 if line["step"] == 1 else 2e-2  # Adam's first steps make much of the rounding of small gradients
         for name in line.keys() - {"step", "seconds"}:
+            before = (
+                line["step"] == 1 and name != "generator"
+            )  # anything was trained: Adam's first steps make much of a gradient's rounding
+            near = 1e-4 if before else 2e-2
             assert line[name] == pytest.approx(other[name], rel=near, abs=near / 10), (line["step"], name)
 
 
