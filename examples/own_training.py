@@ -28,6 +28,7 @@ for row, label in enumerate(labels):
 small = {"size": 16, "width": 8, "latent": 16, "batch": 32, "lr": 1e-3, "ema": 0.98, "r1": 5.0, "edit_weight": 10.0}
 trained = st.train_steerable((images, labels), out=out / "run", way="joint", edit="shift-x", amounts=(-0.25, 0.25), steps=600, **small)
 generator, walk = trained.generator, trained.walk
+st.save(generator, out / "generator.safetensors")
 st.save_control(walk, out / "walk.safetensors")
 
 # How far the walked image is from the shifted one: 0 is perfect, 1 is what not moving costs.
@@ -43,4 +44,4 @@ with torch.no_grad():
 rows = list(torch.stack(columns, 1))
 picture = st.strip(rows, row_labels=["narrow", "middle", "wide"], column_labels=[f"{amount:+g}" for amount in amounts], scale=4)
 picture.save(out / "strip.png")
-print(f"written: {out / 'strip.png'}, walk.safetensors, run/")
+print(f"written: {out / 'strip.png'}, generator.safetensors, walk.safetensors, run/")

@@ -20,7 +20,7 @@ def test_a_box_is_held_while_a_button_drives_the_rest_as_one_step(page, shot, sl
     driven(page, r"[2-9] steps: moved", patience=60_000 * slow)
     expect(page.locator(".told")).to_contain_text("box 1: held")
     expect(page.locator(".steps .pick")).to_have_count(3)
-    expect(page.locator(".ledger-line").first).to_be_visible()
+    expect(page.locator(".ledger-line:visible").first).to_be_visible()
     shot(page, "drive")
     page.get_by_role("button", name="undo").click()
     expect(page.locator(".steps .pick.on")).to_contain_text("hold box")

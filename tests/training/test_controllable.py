@@ -195,7 +195,7 @@ def test_two_processes_have_the_losses_of_one_on_the_same_batch(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    small = SMALL | {"log_every": 1, "save_every": 1, "path_length": 1.0}
+    small = SMALL | {"log_every": 1, "save_every": 1, "path_length": 1.0, "lr": 2e-4}
     script = (
         "import sys; from training.bars import bars, groups; from steerable.training.controllable import train_controllable as train; "
         f"print(train(bars(), groups(), out=sys.argv[1], steps=3, **{small!r}).writes)"
