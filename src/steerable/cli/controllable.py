@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from steerable.cli import options, terminal
+from steerable.cli import options, terminal, training
 from steerable.cli.terminal import parse_pairs, say, short
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def controllable(
         float,
         typer.Option(metavar="NUMBER", help="With --in-front-of: weight of the term that keeps latents where the generator expects them."),
     ] = 1.0,
-    steps: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="Steps in all; a finished training is prolonged by more.")] = 3000,
+    steps: training.Steps = 3000,
     batch: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="Real pictures a step; two or more for every group.")] = 64,
     size: Annotated[int, typer.Option(metavar="PIXELS", help="Side of the pictures: 8, 16, 32, 64, ...")] = 32,
     split: Annotated[str, typer.Option(metavar="NAME", help="Which part of idx files and Hugging Face data sets.")] = "train",
@@ -136,11 +136,9 @@ def controllable(
     precision: Annotated[
         str, typer.Option(metavar="NAME", help="float32; or bfloat16 for convolutions, faster where the processor has it.")
     ] = "float32",
-    save_every: Annotated[
-        int, typer.Option(metavar="STEPS", min=1, help="Between checkpoints; a multiple of 50, or of --log-every.")
-    ] = 250,
-    log_every: Annotated[int, typer.Option(metavar="STEPS", min=1, help="Between lines of the log.")] = 50,
-    sample_every: Annotated[int, typer.Option(metavar="STEPS", min=1, help="Between sample grids.")] = 500,
+    save_every: training.SaveEvery = 250,
+    log_every: training.LogEvery = 50,
+    sample_every: training.SampleEvery = 500,
     seed: options.Seed = 0,
     device: options.Device = "auto",
 ) -> None:

@@ -11,6 +11,10 @@ from steerable.cli import options, terminal
 from steerable.cli.terminal import say, short
 
 RATE = "Step size of Adam for "
+Steps = Annotated[int, typer.Option(metavar="NUMBER", min=1, help="Steps in all; a finished training is prolonged by more.")]
+SaveEvery = Annotated[int, typer.Option(metavar="STEPS", min=1, help="Between checkpoints; a multiple of 50, or of --log-every.")]
+LogEvery = Annotated[int, typer.Option(metavar="STEPS", min=1, help="Between lines of the log.")]
+SampleEvery = Annotated[int, typer.Option(metavar="STEPS", min=1, help="Between sample grids.")]
 
 
 def train_help() -> None:
@@ -46,7 +50,7 @@ def steerable(
         Path, typer.Option(metavar="FOLDER", help="Folder for the results; with a checkpoint in it the training goes on from there.")
     ] = Path("trained"),
     name: Annotated[str, typer.Option(metavar="NAME", help="Of the generator; the folder's by default.")] = "",
-    steps: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="Steps in all; a finished training is prolonged by more.")] = 3000,
+    steps: Steps = 3000,
     batch: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="Real pictures a step.")] = 64,
     size: Annotated[int, typer.Option(metavar="PIXELS", help="Side of the pictures: 8, 16, 32, 64, ...")] = 32,
     split: Annotated[str, typer.Option(metavar="NAME", help="Which part of idx files and Hugging Face data sets.")] = "train",
@@ -71,11 +75,9 @@ def steerable(
     precision: Annotated[
         str, typer.Option(metavar="NAME", help="float32; bfloat16 for convolutions; auto: bfloat16 where the processor has it.")
     ] = "float32",
-    save_every: Annotated[
-        int, typer.Option(metavar="STEPS", min=1, help="Between checkpoints; a multiple of 50, or of --log-every.")
-    ] = 250,
-    log_every: Annotated[int, typer.Option(metavar="STEPS", min=1, help="Between lines of the log.")] = 50,
-    sample_every: Annotated[int, typer.Option(metavar="STEPS", min=1, help="Between sample grids.")] = 500,
+    save_every: SaveEvery = 250,
+    log_every: LogEvery = 50,
+    sample_every: SampleEvery = 500,
     seed: options.Seed = 0,
     device: options.Device = "auto",
 ) -> None:

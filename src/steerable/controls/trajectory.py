@@ -235,22 +235,28 @@ class Trajectory:
         """The path of latents that stay where they are, and why."""
         amounts = amounts.to(latents.values)
         nothing = torch.zeros_like(amounts)[None]  # (1, n)
-        ledger = Ledger(
-            knob=self.knobs[0],
-            moves=tuple(one.name for one in self.move),
-            holds=tuple(one.name for one in self.hold),
-            units=tuple(one.unit for one in (*self.move, *self.hold)),
-            deviations=self.deviations,
+        ledger = self._ledger(
             asked=amounts,
             change=nothing[..., None].expand(-1, -1, len(self.deviations)),
             moved=nothing,
             perceptual=nothing if self.judge else nothing * torch.nan,
             distance=(latents.values - self.population.centre).flatten(1).norm(dim=1)[None],
-            radius=self.population.radius,
             allowed=self.steps.leak * amounts.abs() / self.unit,
             ends=tuple(ends),
         )
         return Path((latents,), nothing, nothing, amounts == 0, ledger)
+
+    def _ledger(self, **measured: Any) -> Ledger:
+        """The ledger of what is moved and held here, with what was measured on the way."""
+        return Ledger(
+            knob=self.knobs[0],
+            moves=tuple(one.name for one in self.move),
+            holds=tuple(one.name for one in self.hold),
+            units=tuple(one.unit for one in (*self.move, *self.hold)),
+            deviations=self.deviations,
+            radius=self.population.radius,
+            **measured,
+        )
 
     def accounted(self, sides: Sides, walked: Walked, amounts: Tensor, target: Tensor) -> Path:
         """The path with its ledger, measured anew on the images of its way-points."""
@@ -262,18 +268,12 @@ class Trajectory:
             apart = [self.judge(images, pictures[0]) if self.judge else target * torch.nan for images in pictures]
         away = [(point - self.population.centre).flatten(1).norm(dim=1) for point in walked.points]
         moved, drift = (part.square().mean(-1).sqrt() for part in (change[..., :width], change[..., width:]))
-        ledger = Ledger(
-            knob=self.knobs[0],
-            moves=tuple(one.name for one in self.move),
-            holds=tuple(one.name for one in self.hold),
-            units=tuple(one.unit for one in (*self.move, *self.hold)),
-            deviations=self.deviations,
+        ledger = self._ledger(
             asked=amounts,
             change=sides.deviations(change) * change.new_tensor(self.deviations),
             moved=moved * self.unit,
             perceptual=torch.stack(apart),
             distance=torch.stack(away),
-            radius=self.population.radius,
             allowed=self.steps.leak * target,
             ends=tuple(walked.ends),
         )
