@@ -37,7 +37,7 @@ def test_a_triangle_holds_the_pixels_whose_centres_lie_inside():
 
 
 @pytest.mark.parametrize("corners", [((0, 0), (1, 1)), ((0, 0), (0, 4, 4), (4, 4))])
-def test_two_corners_are_no_polygon(corners):
+def test_two_corners_are_no_polygon(corners, no_annotation_checks):
     with pytest.raises(ValueError, match=r"a polygon has 3 corners \(row, column\) or more"):
         Polygon(corners)
 
