@@ -69,7 +69,7 @@ def steerable(
     embedding: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="Numbers that a class adds to the latent.")] = 16,
     lr: Annotated[float, typer.Option(metavar="NUMBER", help=f"{RATE}both networks.")] = 1e-3,
     walk_lr: Annotated[float, typer.Option(metavar="NUMBER", help=f"{RATE}the walk.")] = 1e-3,
-    edit_weight: Annotated[float, typer.Option(metavar="NUMBER", help="Weight of the walk's squared error in the joint loss.")] = 1.0,
+    edit_weight: Annotated[float, typer.Option(metavar="NUMBER", help="Weight of the walk's squared error in the joint loss.")] = 10.0,
     r1: Annotated[float, typer.Option(metavar="NUMBER", help="Weight of the gradient penalty on real pictures; 0 leaves it out.")] = 1.0,
     ema: Annotated[float, typer.Option(metavar="NUMBER", help="Decay of the averaged generator, which is the result.")] = 0.999,
     precision: Annotated[

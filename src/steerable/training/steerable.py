@@ -86,7 +86,7 @@ def train_steerable(
     embedding: int = 16,
     lr: float = 1e-3,
     walk_lr: float = 1e-3,
-    edit_weight: float = 1.0,
+    edit_weight: float = 10.0,
     r1: float = 1.0,
     ema: float = 0.999,
     precision: str = "float32",
@@ -110,7 +110,7 @@ def train_steerable(
         width: channels of the largest map; each smaller one has twice as many.
         embedding: numbers that a label adds to the latent.
         lr, walk_lr: Adam's, of both networks and of the walk.
-        edit_weight: of L_edit.
+        edit_weight: of L_edit. With 1, which the paper's sum has, the adversarial terms outweigh it and the walk learns little.
         r1: weight of the gradient penalty on real images; 0 leaves it out.
         ema: decay of the averaged generator, which is the one returned.
         precision: "float32"; "bfloat16" for convolutions; or "auto", which is bfloat16 where the processor has instructions for it (where
