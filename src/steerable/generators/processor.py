@@ -28,6 +28,11 @@ def has_bfloat16(device: str) -> bool:
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
+def has_tiles(device: str) -> bool:
+    """Whether it multiplies whole tiles of bfloat16 (AMX), many times as fast as vectors of float32: then only memory counts."""
+    return device == "cpu" and has_bfloat16(device) and torch.cpu._is_amx_tile_supported()
+
+
 @lru_cache
 def half(device: str) -> bool:
     """Whether what may be rounded to bfloat16 is: the answer of ``has_bfloat16``; a no is logged, once."""
