@@ -6,7 +6,7 @@ For each pair, faces that nothing was tuned on (seeds 1000 on) are moved until w
 the squared change of what is held. How many faces get there is reported beside it, for a method that stops early drifts little.
 
     trajectory         as it is by default: recomputed at every step, a drift of 8 % of the move allowed (both in deviations); a face that
-                       does not get there goes the other way, then both ways with 25 % allowed
+                       does not get there goes the other way, then both ways with 25 and with 50 % allowed
     paper              the eigenvector of every way-point (Rayleigh EigenDirections), without corrections; at most 12 way-points. On the
                        first 16 faces only: it takes as long as everything else
     first kept         the trajectory's first direction of each face, followed straight
@@ -52,7 +52,7 @@ DIGIT = "8,0,24,32"  # the middle of a digit
 FIRST = 1000  # held-out seeds begin here
 LOOKED_AT, CHOSEN_ON, HELD_PARTS, COMPONENTS = 512, 16, 8, 20  # latents that directions are fitted and chosen on
 DRAWS = 2000
-TRIES = ((0.08, 1.0), (0.08, -1.0), (0.25, 1.0), (0.25, -1.0))  # drift allowed, sign
+TRIES = tuple((leak, sign) for leak in (0.08, 0.25, 0.5) for sign in (1.0, -1.0))  # drift allowed, direction
 PAPER = 16  # faces
 LONGEST = 12  # way-points of the paper's course
 STRAIGHT = ("first kept", "axis, projected", "PCA", "SeFa")
