@@ -5,12 +5,14 @@
 A real hand: Playwright moves the mouse, the page notes when each event came and when each new picture was on the page (loaded, and the next
 frame of the browser begun). In one run, all on this machine:
 
-- first page: from the server's readiness to the first picture, in a fresh browser context
+- first page: from the readiness of the server to the first picture, in a fresh browser context
 - latency: single movements of a slider, far enough apart that nothing queues, beside the generator's own forward pass in this process
 - drag: pictures a second while a hand moves all the time, and from the last event to the last picture
 - burst: fifty events in a second: the last value is what is shown, in one step of history, and nothing older comes after
 - drive: steps a second with a held box, the Drive panel's button held down
-- eight visitors who drag at once, each in a context of their own, beside requests that fail; then all leave, and memory is read again
+- eight visitors who drag at once, each in a context of their own, beside requests that fail; then all leave, and memory is read again.
+  All eight pages are painted by the processors of the server, without a graphics card, which visitors elsewhere do on their own: so the
+  same drag is measured with pages that do everything else (``content-visibility: hidden``) too
 
 Baseline: the same slider and picture as a bare NiceGUI page (``plain/studio.py``), measured in turns with the studio. It has one slider and
 one picture, no history, no readings and no other visitor. The last line is all figures as JSON.
@@ -21,6 +23,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import re
@@ -41,6 +44,7 @@ from playwright.async_api import Browser, Page, async_playwright
 
 import steerable
 from steerable.studio import pictures, session, workshop
+from steerable.studio.links import link_of
 
 HERE = Path(__file__).resolve().parent
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -68,16 +72,22 @@ WHOLE = """() => document.querySelector('.knob .end[src]') && document.querySele
   && document.querySelectorAll('.crowd .pick img').length >= 24"""
 
 HAND = """async ([name, seconds]) => {
-  const slider = document.querySelector(`[aria-label="${name}"]`), began = performance.now();
-  const [low, high] = [Number(slider.min), Number(slider.max)];
+  const slider = document.querySelector(`[aria-label="${name}"]`), box = slider.getBoundingClientRect(), began = performance.now();
+  const mouse = (type, at) => (slider.querySelector('.q-slider__track-container') ?? slider).dispatchEvent(
+    new MouseEvent(type, {bubbles: true, buttons: 1, clientX: box.x + at * box.width, clientY: box.y + box.height / 2}));
+  const [low, high] = [Number(slider.min), Number(slider.max)], ours = slider.tagName === 'INPUT';
+  if (!ours) mouse('mousedown', 0.2);
   for (let i = 0; performance.now() < began + 1000 * seconds; i++) {
-    slider.value = low + (high - low) * (0.2 + 0.6 * Math.abs((i / 50) % 2 - 1));
-    slider.dispatchEvent(new Event('input', {bubbles: true}));
+    const at = 0.2 + 0.6 * Math.abs((i / 50) % 2 - 1);
+    if (ours) {
+      slider.value = low + (high - low) * at;
+      slider.dispatchEvent(new Event('input', {bubbles: true}));
+    } else mouse('mousemove', at);
     await new Promise(resolve => setTimeout(() => requestAnimationFrame(resolve), 16));
   }
   const elapsed = performance.now() - began;
-  slider.dispatchEvent(new Event('change', {bubbles: true}));
-  return 1000 * new Set(seen.frames.map(frame => frame[1])).size / elapsed;
+  if (ours) slider.dispatchEvent(new Event('change', {bubbles: true})); else mouse('mouseup', 0.2);
+  return 1000 * seen.frames.filter(([, source], i) => source !== seen.frames[i - 1]?.[1]).length / elapsed;
 }"""  # a hand in each page; a browser hands on its movements once for each picture of its own that it draws
 
 
@@ -89,6 +99,17 @@ class Server:
     process: subprocess.Popen[bytes]
 
     @property
+    def answers(self) -> bool:
+        """Whether it is ready; an answer that there is no such address is one too."""
+        try:
+            urllib.request.urlopen(f"{self.url}/favicon.ico", timeout=5).close()
+        except urllib.error.HTTPError:
+            return True
+        except OSError:
+            return False
+        return True
+
+    @property
     def memory(self) -> float:
         """MiB that are resident."""
         with open(f"/proc/{self.process.pid}/status") as status:
@@ -96,25 +117,28 @@ class Server:
 
 
 @contextlib.contextmanager
-def served(command: list[str], ready: str) -> Iterator[tuple[Server, float]]:
-    """The server, and when it was ready."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    filled = [part.replace("PORT", str(port)) for part in command]
-    process = subprocess.Popen([sys.executable, *filled], stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+def served(*commands: list[str]) -> Iterator[list[Server]]:
+    """Servers that all answer; they start at once, each in a session of its own, as in terminals of their own."""
+    environment, servers = {**os.environ, "OMP_NUM_THREADS": "1"}, []
     try:
-        while True:
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}{ready}", timeout=5) as answer:
-                answer.read()
-                break
-            if process.poll() is not None:
-                raise SystemExit("the server ended before it was ready")
-            time.sleep(0.02)
-        yield Server(f"http://127.0.0.1:{port}", process), time.perf_counter()
+        for command in commands:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port = probe.getsockname()[1]
+            filled = [sys.executable, *(part.replace("PORT", str(port)) for part in command)]
+            process = subprocess.Popen(filled, stdout=subprocess.DEVNULL, env=environment, start_new_session=True)
+            servers.append(Server(f"http://127.0.0.1:{port}", process))
+        for server in servers:
+            while not server.answers:
+                if server.process.poll() is not None:
+                    raise SystemExit("the server ended before it was ready")
+                time.sleep(0.02)
+        yield servers
     finally:
-        process.terminate()
-        process.wait()
+        for server in servers:
+            server.process.terminate()
+        for server in servers:
+            server.process.wait()
 
 
 async def opened(browser: Browser, url: str) -> Page:
@@ -153,7 +177,7 @@ async def single(page: Page, name: str, n: int) -> list[float]:
     await page.mouse.down()
     for i in range(n):
         await page.mouse.move(x + width * (0.3 + 0.4 * ((7 * i) % n) / n), y)
-        await page.wait_for_timeout(180)
+        await page.wait_for_timeout(120)
     await page.mouse.up()
     seen = await page.evaluate("seen")
     frames = [frame for frame, _ in seen["frames"]]
@@ -177,7 +201,8 @@ async def drag(page: Page, name: str, seconds: float) -> tuple[float, float]:
     await settled(page)
     seen = await page.evaluate("seen")
     first, last = seen["events"][0], seen["events"][-1]
-    during = len({source for at, source in seen["frames"] if first <= at <= last})
+    shown = [source for at, source in seen["frames"] if first <= at <= last]
+    during = sum(one != before for one, before in zip(shown, [None, *shown], strict=False))
     after = [at for at, _ in seen["frames"] if at > last]
     return 1000 * during / max(last - first, 1.0), (after[-1] - last) if after else 0.0
 
@@ -215,12 +240,17 @@ async def burst(page: Page, name: str) -> dict[str, bool]:
     }
 
 
+@functools.cache
+def bench() -> session.Bench:
+    """The studio's generator and axes, in this process."""
+    axes = steerable.load_control(workshop.SHIPPED / "faces64-axes.safetensors")
+    return session.Bench(steerable.load_generator("faces64"), {"axes": axes})
+
+
 def pictured(state: session.State, name: str, values: list[float]) -> list[str]:
     """What the page has to show for each amount of a knob, from the library itself."""
-    axes = steerable.load_control(workshop.SHIPPED / "faces64-axes.safetensors")
-    bench = session.Bench(steerable.load_generator("faces64"), {"axes": axes})
     states = [state.turned(name, value) for value in values]
-    return [pictures.data_url(session.pixels(session.latents(state, bench), bench)[0], exact=False) for state in states]
+    return [pictures.data_url(session.pixels(session.latents(one, bench()), bench())[0], exact=False) for one in states]
 
 
 async def drive(page: Page, seconds: float) -> float | None:
@@ -251,18 +281,25 @@ async def drive(page: Page, seconds: float) -> float | None:
     return 1000 * (len(frames) - 1) / (frames[-1] - frames[0]) if len(frames) > 1 else 0.0
 
 
+async def dragged(pages: list[Page], seconds: float, *, painted: bool = True) -> list[float]:
+    """Pictures a second on each of several pages, a hand on every slider.
+
+    Args:
+        painted: else the pages do everything but paint, as if that were done by eight other machines.
+    """
+    for page in pages:
+        await page.evaluate(RECORD, "yaw")
+        await page.add_style_tag(content=f"body > * {{ content-visibility: {'visible' if painted else 'hidden'}; }}")
+    return await asyncio.gather(*(page.evaluate(HAND, ["yaw", seconds]) for page in pages))
+
+
 async def crowd(browser: Browser, server: Server, seconds: float) -> dict[str, object]:
-    """Eight who drag at once, each from a seed of their own, beside one whose requests fail; then all leave."""
-    pages = await asyncio.gather(*(opened(browser, server.url) for _ in range(VISITORS)))
-
-    async def seeded(page: Page, seed: int) -> str:
-        box, before = page.get_by_label("seed", exact=True).first, await settled(page)
-        await box.fill(str(seed))
-        await box.press("Enter")
-        await page.wait_for_function("before => document.querySelector('.big img').src !== before", arg=before)
-        return await settled(page)
-
-    starts = await asyncio.gather(*(seeded(page, 100 + number) for number, page in enumerate(pages)))
+    """Eight who drag at once, each a person of their own, beside one whose requests fail; then all leave."""
+    states = [session.State(100 + number) for number in range(VISITORS)]
+    links = [f"{server.url}/?state={link_of(state, bench(), bench())}" for state in states]
+    pages = await asyncio.gather(*(opened(browser, link) for link in links))
+    for page in pages:
+        await page.wait_for_function(WHOLE)
 
     async def fail() -> None:
         until = time.perf_counter() + seconds
@@ -272,24 +309,31 @@ async def crowd(browser: Browser, server: Server, seconds: float) -> dict[str, o
                 await asyncio.to_thread(urllib.request.urlopen, asked)
             await asyncio.sleep(0.2)
 
-    for page in pages:
-        await page.evaluate(RECORD, "yaw")
-    *rates, _ = await asyncio.gather(*(page.evaluate(HAND, ["yaw", seconds]) for page in pages), fail())
+    unpainted = await dragged(pages, seconds / 2, painted=False)
+    rates, _ = await asyncio.gather(dragged(pages, seconds), fail())
 
-    async def own(page: Page, number: int, start: str) -> bool:
+    async def own(page: Page, state: session.State) -> bool:
         """Whether a page shows its own person, turned as far as its own slider says, and unsteered where it began."""
-        await settled(page)
         turned = float(await page.get_by_label("yaw", exact=True).first.input_value())
-        shown = await again(page, pictured(session.State(100 + number), "yaw", [turned])[0])
+        shown = await again(page, pictured(state, "yaw", [turned])[0])
         seed = float(await page.get_by_label("seed", exact=True).first.input_value())
         await page.get_by_role("button", name="Reset all").click()
-        return shown and seed == 100 + number and await again(page, start)
+        return shown and seed == state.seed and await again(page, pictured(state, "yaw", [0.0])[0])
 
-    apart = await asyncio.gather(*(own(page, number, start) for number, (page, start) in enumerate(zip(pages, starts, strict=True))))
+    apart = await asyncio.gather(*(own(page, state) for page, state in zip(pages, states, strict=True)))
     most = server.memory
     for page in pages:
         await page.context.close()
-    return {"frames": sorted(rates), "slowest": min(rates), "apart": all(apart), "most": most}
+    return {"frames": sorted(rates), "slowest": min(rates), "unpainted": min(unpainted), "apart": all(apart), "most": most}
+
+
+async def plain_crowd(browser: Browser, server: Server, seconds: float) -> float:
+    """The slowest of eight who drag on the bare page."""
+    pages = await asyncio.gather(*(opened(browser, server.url) for _ in range(VISITORS)))
+    rates = await dragged(pages, seconds)
+    for page in pages:
+        await page.context.close()
+    return min(rates)
 
 
 async def left(server: Server, before: float) -> float:
@@ -304,7 +348,7 @@ async def left(server: Server, before: float) -> float:
 def forward(n: int) -> float:
     """Median milliseconds of one forward pass, on one thread as in the studio."""
     torch.set_num_threads(1)
-    generator = steerable.load_generator("faces64")
+    generator = bench().generator
     latents, times = generator.sample(1, seed=0), []
     with torch.inference_mode():
         for _ in range(n):
@@ -332,30 +376,35 @@ async def measured(quick: bool) -> dict[str, object]:
     path = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
     if path is None:
         raise SystemExit("this benchmark needs Chromium. On Debian: apt-get install chromium.")
+    commands = ["-c", STUDIO, "studio", "--port", "PORT"], [str(HERE / "plain" / "studio.py"), "PORT"]
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=ARGS.split())
-        with served(["-c", STUDIO, "studio", "--port", "PORT"], "/api/health") as (studio, ready):
+        with served(*commands) as (studio, plain):
+            bench()
+            began = time.perf_counter()
             page = await opened(browser, studio.url)
-            found["first page"] = time.perf_counter() - ready
+            found["first page"] = time.perf_counter() - began
             await page.wait_for_function(WHOLE)
+            began = time.perf_counter()
+            other = await opened(browser, plain.url)
+            found["plain first page"] = time.perf_counter() - began
             waits: dict[str, list[float]] = {"studio": [], "plain": []}
-            with served([str(HERE / "plain" / "studio.py"), "PORT"], "/") as (plain, ready):
-                other = await opened(browser, plain.url)
-                found["plain first page"] = time.perf_counter() - ready
-                for _ in range(rounds):
-                    waits["studio"] += await single(page, "yaw", singles // rounds)
-                    waits["plain"] += await single(other, "yaw", singles // rounds)
-                found["drag"], found["last"] = await drag(page, "yaw", seconds)
-                found["plain drag"], _ = await drag(other, "yaw", seconds)
-                await other.context.close()
-            found["plain single"], found["single"] = waits["plain"], waits["studio"]
+            for _ in range(rounds):
+                waits["studio"] += await single(page, "yaw", singles // rounds)
+                waits["plain"] += await single(other, "yaw", singles // rounds)
+            found["single"], found["plain single"] = waits["studio"], waits["plain"]
+            found["drag"], found["last"] = await drag(page, "yaw", seconds)
+            found["plain drag"], _ = await drag(other, "yaw", seconds)
+            await other.context.close()
             found["burst"] = await burst(page, "yaw")
             found["drive"] = await drive(page, seconds)
             await page.context.close()
             before = studio.memory
-            found["crowd"] = {"before": before} | await crowd(browser, studio, 2.0 if quick else 8.0)
+            many = 2.0 if quick else 8.0
+            crowded = {"before": before} | await crowd(browser, studio, many)
+            found["plain crowd"] = await plain_crowd(browser, plain, many)
             found["forward"] = forward(50 if quick else 200)
-            found["crowd"] = {**found["crowd"], "after": await left(studio, before)}
+            found["crowd"] = crowded | {"after": await left(studio, before)}
         await browser.close()
     return found
 
@@ -383,6 +432,8 @@ def main() -> None:
         "drive_steps_per_s": one["drive"],
         "visitors": VISITORS,
         "visitors_slowest_frames_per_s": crowded["slowest"],
+        "visitors_slowest_unpainted_frames_per_s": crowded["unpainted"],
+        "plain_visitors_slowest_frames_per_s": one["plain crowd"],
         "visitors_apart": crowded["apart"],
         "memory_mib": [crowded["before"], crowded["most"], crowded["after"]],
         "cores": os.cpu_count(),
@@ -396,7 +447,8 @@ def main() -> None:
         ("last event to last picture", f"{one['last']:.0f} ms", ""),
         ("fifty events in a second", ", ".join(f"{name}: {'yes' if yes else 'NO'}" for name, yes in one["burst"].items()), "yes"),
         ("driving with a held box", drove, "8"),
-        (f"{VISITORS} visitors, the slowest", f"{crowded['slowest']:.1f} pictures a second", "3"),
+        (f"{VISITORS} visitors, the slowest; bare page", f"{crowded['slowest']:.1f}; {one['plain crowd']:.1f} pictures a second", "3"),
+        ("  the slowest, if nobody painted", f"{crowded['unpainted']:.1f} pictures a second", ""),
         ("  each one's own state", "yes" if crowded["apart"] else "NO", "yes"),
         ("  memory before, with, after", " ".join(f"{crowded[when]:.0f}" for when in ("before", "most", "after")) + " MiB", "+50"),
     ]

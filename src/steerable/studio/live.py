@@ -19,14 +19,15 @@ from nicegui import Client, ui
 from nicegui.events import GenericEventArguments
 
 NOTHING: Mapping[str, Any] = {}
-THROTTLE = 0.02  # seconds between two events of a slider under a hand
 
+LATE = 0.1  # seconds after which a slider does not wait for the picture of its last value
 LATER = 0.05  # seconds that texts wait for a picture to travel with
 
 # Properties of elements: [the board, the place on it, {property: value}]. A picture that is on its way is shown before the newest one
 # takes its place: else a quick hand would see none.
 CHANGED = """{
   const shown = (one, url) => {
+    window.hand?.next();
     const next = () => { const url = one.waiting; one.waiting = null; one.since = url ? performance.now() : -1e9; if (url) one.src = url; };
     if (one.since === undefined) { one.addEventListener('load', next); one.addEventListener('error', next); one.since = -1e9; }
     one.waiting = url;
@@ -39,7 +40,8 @@ CHANGED = """{
   }
 }"""
 
-# What a hand did, in the words of the markup; a slider takes the number of its row along
+# What a hand did, in the words of the markup; a slider takes the number of its row along. Of its values the newest is sent when the picture
+# of the last one has come, or is late: else a server that draws for many would read more than it draws.
 HEARD = """(event) => {
   const one = event.target.closest('[data-%(event)s]'), row = one?.closest('[data-row]');
   if (!one || one.disabled) return;
@@ -48,7 +50,18 @@ HEARD = """(event) => {
     const field = row.querySelector('.amount');
     if (field) field.value = String(Math.abs(at) < 1e-9 * (one.max - one.min) ? 0 : Number(at.toPrecision(4)));
   }
-  emit([one.dataset.%(event)s, Number(row.dataset.row), at]);
+  const hand = window.hand ??= {
+    asked: -1e9,
+    next() { this.asked = -1e9; clearTimeout(this.timer); this.waiting?.(); },
+    ask(tell) { this.waiting = null; this.asked = performance.now(); tell(); },
+  };
+  const tell = () => emit([one.dataset.%(event)s, Number(row.dataset.row), at]);
+  clearTimeout(hand.timer);
+  hand.waiting = null;
+  if (event.type !== 'input') return tell();
+  const wait = hand.asked + %(late)d - performance.now();
+  hand.waiting = () => hand.ask(tell);
+  if (wait <= 0) hand.waiting(); else hand.timer = setTimeout(hand.waiting, wait);
 }"""
 
 Changes = dict[tuple[int, str], dict[str, Any]]
@@ -73,7 +86,7 @@ class Board(ui.html):
         self._hears = dict(hears)
         self._there: dict[tuple[str, str], Any] = {}
         for event in events if hears else ():
-            self.on(event, self._heard, js_handler=HEARD % {"event": event}, throttle=THROTTLE if event == "input" else 0.0)
+            self.on(event, self._heard, js_handler=HEARD % {"event": event, "late": 1000 * LATE})
 
     def _heard(self, event: GenericEventArguments) -> None:
         what, row, value = event.args
