@@ -83,3 +83,9 @@ def test_byte_images_are_refused():
 def test_another_number_of_channels_is_refused():
     with pytest.raises(ValueError, match=r"expected 3 channels, got images of \(1, 1, 8, 8\)"):
         checks.images(torch.zeros(1, 1, 8, 8), channels=3)
+
+
+@pytest.mark.parametrize(("given", "got"), [("faces64", '"faces64"'), (3, "int"), (torch.nn.Linear(2, 2), "Linear")])
+def test_what_is_no_generator_is_told_how_to_become_one(given, got):
+    with pytest.raises(TypeError, match=rf"^it needs the generator itself, got {got}: load_generator\(NAME_OR_FILE\) makes one"):
+        checks.generator(given, "it")

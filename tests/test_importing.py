@@ -217,6 +217,34 @@ def test_of_unnamed_networks_the_only_generator_is_taken(tmp_path):
     assert load_generator_file(path).fingerprint == from_state_dict(state()).fingerprint
 
 
+def under(prefix, tensors):
+    return {f"{prefix}.{key}": tensor for key, tensor in tensors.items()}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda good, other: under("generator", good),
+        lambda good, other: under("module.g_ema", good),
+        lambda good, other: {**under("G_ema", good), **under("G", other), **under("D", discriminator())},
+        lambda good, other: {"state_dict": {**under("generator", good), **under("discriminator", discriminator())}, "epoch": 3},
+        lambda good, other: {"model": {"netG": other, "netD": discriminator()}, "ema": {"netG": good, "netD": discriminator()}},
+        lambda good, other: {"params": other, "params_ema": good},
+        lambda good, other: {"g": under("module", other), "g_ema": under("module", good)},
+    ],
+)
+def test_the_generator_is_found_wherever_trainers_put_it(wrap, tmp_path):
+    path = saved(wrap(state(), state(1)), tmp_path / "g.pt")
+    assert load_generator_file(path).fingerprint == from_state_dict(state()).fingerprint
+
+
+def test_a_mean_latent_may_stand_beside_a_prefixed_network(tmp_path):
+    save_file({**under("g_ema", state()), "latent_avg": torch.ones(6)}, tmp_path / "g.safetensors")
+    checkpoint = read_checkpoint(tmp_path / "g.safetensors")
+    (network,) = checkpoint.candidates()
+    assert network.name == "g_ema" and set(checkpoint.tensors(network)) == {*state(), "latent_avg"}
+
+
 def test_a_discriminator_is_refused(tmp_path):
     refused(saved(discriminator(), tmp_path / "d.pt"), r"d\.pt: d is a discriminator .*: pass the generator of the same run\.$")
     refused(saved({"D": discriminator()}, tmp_path / "e.pt"), r"holds a discriminator \(D\) and no generator")

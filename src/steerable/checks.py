@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from steerable.protocols import Knob, Latents, LatentSpace
+from steerable.protocols import Generator, Knob, Latents, LatentSpace
 
 
 def known(name: str, names: Iterable[str], what: str) -> str:
@@ -19,6 +19,13 @@ def known(name: str, names: Iterable[str], what: str) -> str:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     guess = f' did you mean "{near[0]}"?' if near else ""
     raise ValueError(f'unknown {what} "{name}":{guess} Known: {", ".join(names) or "none"}.')
+
+
+def generator(given: object, caller: str) -> None:
+    """Refuse what is no generator, its name above all."""
+    if not isinstance(given, Generator) or isinstance(given, type):
+        what = f'"{given}"' if isinstance(given, str) else type(given).__name__
+        raise TypeError(f"{caller} needs the generator itself, got {what}: load_generator(NAME_OR_FILE) makes one, wrap(module, ...) too.")
 
 
 def lives_in(latents: Latents, space: LatentSpace, what: str) -> None:

@@ -80,7 +80,9 @@ def load_directions(
 
     Raises:
         ValueError: another kind of file, code in it, sizes that fit no space or several, NaN, a direction of length zero.
+        TypeError: something else than a generator.
     """
+    checks.generator(generator, "load_directions")
     path = Path(path)
     content = _content(path)
     found = _found(_arrays(path), path, generator, space)

@@ -154,6 +154,16 @@ def test_a_stored_generator_is_the_same_again(opened, name):
     assert again.fingerprint == generator.fingerprint and torch.equal(again(z), generator(z))
 
 
+@pytest.mark.parametrize("name", cases("stylegan2-genforce"))
+@pytest.mark.parametrize("built", [{"demodulate": False}, {"final_tanh": True}, {"use_wscale": False}])
+def test_another_network_of_genforces_under_the_same_names_is_refused(opened, name, built):
+    case, _, _ = opened(name)
+    with pytest.raises(
+        ValueError, match=rf"it was built with {next(iter(built))}={next(iter(built.values()))}, which is not supported here"
+    ):
+        families.from_tensors(case.state, {**case.facts["constructor"], **built})
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_missing_left_over_and_contradicting_keys_are_named(opened, name):
     case, _, _ = opened(name)

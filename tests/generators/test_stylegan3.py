@@ -134,6 +134,14 @@ def test_our_filters_are_those_of_the_file(opened, name):
 
 
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_filters_that_were_rounded_with_their_weights_are_known(name, dtype):
+    case = load(name)
+    rounded = {key: tensor.to(dtype) for key, tensor in case.state.items()}
+    assert families.from_tensors(rounded, case.facts["constructor"]).image_shape[1] == case.facts["resolution"]
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_arguments_and_tensors_that_contradict_each_other_are_refused(name):
     case = load(name)
     stated = case.facts["constructor"]

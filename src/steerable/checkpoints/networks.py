@@ -19,9 +19,13 @@ PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
 DEPTH, NODES = 40, 100_000  # of nested modules; of everything that is walked through
 SPARE = 1 << 20  # bytes that tensors may take beyond twice the file
 
-AVERAGED = ("g_ema", "gema", "generator_ema", "netg_ema", "ema_generator", "g_smooth", "generator_smooth", "gs", "g_s", "g_running")
+AVERAGED = (
+    *("g_ema", "gema", "generator_ema", "netg_ema", "ema_generator", "g_smooth", "generator_smooth", "gs", "g_s", "g_running"),
+    *("ema", "ema_model", "model_ema", "params_ema"),
+)
 PLAIN = ("generator", "g", "netg", "gen", "g_net", "net_g", "generator_state_dict", "g_state_dict", "state_dict", "model", "params", "net")
 OTHERS = ("d", "discriminator", "netd", "disc", "d_ema", "net_d", "d_net", "discriminator_state_dict", "critic", "augment_pipe", "ada")
+WRAPPERS = ("module.", "_orig_mod.")  # in front of all keys, by ``DataParallel`` and ``torch.compile``
 POSITIONAL = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels")  # how NVIDIA's generators take them
 
 
@@ -87,7 +91,8 @@ def networks_in(value: Any) -> tuple[list[StoredNetwork], dict[str, Any]]:
     loose: dict[str, Any] = {}
     found = list(_networks(value, "", walk, loose, 0))
     if not found and loose:
-        return _by_prefix(loose), {}
+        mean = {key: tensor for key, tensor in loose.items() if key == "latent_avg"}  # it stands beside a network, whatever that is called
+        return _by_prefix({key: tensor for key, tensor in loose.items() if key not in mean} or loose), mean
     return found, loose
 
 
@@ -110,7 +115,7 @@ def _networks(value: Any, name: str, walk: Walk, loose: dict[str, Any], depth: i
             if isinstance(key, str) and isinstance(one, dict | Made):
                 inside += _networks(one, f"{name}.{key}" if name else key, walk, loose, depth + 1)
         if tensors and name:
-            yield StoredNetwork(name, tensors)
+            yield from _by_prefix(tensors, name)
         elif tensors:
             loose.update(tensors)
         yield from inside
@@ -126,13 +131,19 @@ def _tried(
         return StoredNetwork(name, {}, {}, kind, str(error))
 
 
-def _by_prefix(tensors: Mapping[str, Any]) -> list[StoredNetwork]:
-    """One flat state dict; two, if all keys begin with the names of networks ("G.", "D.")."""
+def _by_prefix(tensors: Mapping[str, Any], name: str = "") -> list[StoredNetwork]:
+    """One flat state dict; more, or one without its prefix, if all keys begin with the names of networks ("G.", "D.")."""
+    for wrapper in WRAPPERS:
+        if all(key.startswith(wrapper) for key in tensors):
+            tensors = {key.removeprefix(wrapper): tensor for key, tensor in tensors.items()}
     known = {*AVERAGED, *PLAIN, *OTHERS} - {"net", "model", "params"}
     owners = dict.fromkeys(key.partition(".")[0] for key in tensors)
-    if len(owners) > 1 and all(owner.lower() in known for owner in owners) and all("." in key for key in tensors):
-        return [StoredNetwork(o, {k.partition(".")[2]: v for k, v in tensors.items() if k.startswith(f"{o}.")}) for o in owners]
-    return [StoredNetwork("", tensors)]
+    if not all(owner.lower() in known for owner in owners) or not all("." in key for key in tensors):
+        return [StoredNetwork(name, tensors)]
+    own = {owner: {k.partition(".")[2]: v for k, v in tensors.items() if k.startswith(f"{owner}.")} for owner in owners}
+    if name and len(own) == 1:
+        return [StoredNetwork(name, next(iter(own.values())))]
+    return [StoredNetwork(f"{name}.{owner}" if name else owner, entries) for owner, entries in own.items()]
 
 
 def chosen(networks: Iterable[StoredNetwork], network: str | None = None) -> list[StoredNetwork]:
@@ -146,9 +157,10 @@ def chosen(networks: Iterable[StoredNetwork], network: str | None = None) -> lis
         if network not in by_name:
             raise ValueError(f'it has no network "{network}"; it has {_list(by_name) or "none"}')
         return [by_name[network]]
-    last = {name: name.rpartition(".")[2].lower() for name in by_name}
-    for wanted in (AVERAGED, PLAIN):
-        fit = [name for name in by_name if last[name] in wanted]
+    path = {name: name.lower().split(".") for name in by_name}
+    last = {name: parts[-1] for name, parts in path.items()}
+    averaged = [name for name in by_name if last[name] in AVERAGED or (last[name] in PLAIN and set(path[name]) & set(AVERAGED))]
+    for fit in (averaged, [name for name in by_name if last[name] in PLAIN]):
         if fit:
             return [by_name[name] for name in fit]
     rest = [name for name in by_name if last[name] not in OTHERS]

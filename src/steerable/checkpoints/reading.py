@@ -186,8 +186,8 @@ def _safetensors(path: Path, arguments: Mapping[str, Any]) -> Checkpoint:
         raise ValueError("it has a description that is no mapping: save it again")
     if not tensors:
         raise ValueError("it holds no tensors")
-    found = networks.networks_in(tensors)[0] if not description else [StoredNetwork("", tensors)]
-    return Checkpoint(path, "safetensors", tuple(found), {}, arguments, (), description)
+    found, loose = networks.networks_in(tensors) if not description else ([StoredNetwork("", tensors)], {})
+    return Checkpoint(path, "safetensors", tuple(found), loose, arguments, (), description)
 
 
 READERS: Mapping[str, Callable[[Path, Mapping[str, Any]], Checkpoint]] = {

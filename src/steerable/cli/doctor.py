@@ -28,7 +28,8 @@ def doctor(
     """Say what a generator is, and check whether it can be steered.
 
     Its family, spaces, sizes, classes, value range, licence; then whether sampling is deterministic, rows are independent of the batch,
-    gradients are right and truncation sane, and how fast it is. Exit code 0: healthy; 1: a check failed; 2: bad input.
+    gradients are right and truncation sane, and how fast it is. Exit code 0: healthy; 1: a check failed, or it is no generator yet; 2:
+    bad input.
     """
     from steerable import doctor as clinic
     from steerable import hub, provenance

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from steerable.generators.layouts import HOW, Arguments, Layout, Tensors, need, renamed
 from steerable.generators.modulation import TAPS
+from steerable.generators.progan_layouts import refuse
 
 Read = tuple[dict[str, Any], dict[str, Tensor]]
 LINEAR = r"\.(weight|bias)"
@@ -104,6 +105,7 @@ def _gan_control(tensors: Tensors, arguments: Arguments) -> Read:
 
 def _genforce(tensors: Tensors, arguments: Arguments) -> Read:
     """genforce and SeFa: style biases without their 1, doubling kernels in TensorFlow's orientation."""
+    refuse(arguments, {"use_wscale": True, "demodulate": True, "final_tanh": False})
     rows: list[tuple[str, str | None]] = [
         (rf"mapping\.dense(\d+){LINEAR}", r"mapping.0.\1.\2"),
         (r"mapping\.label_weight", "embed.weight"),

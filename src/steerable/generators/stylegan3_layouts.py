@@ -131,7 +131,8 @@ def _same_filters(network: StyleGAN3, names: list[str], ours: dict[str, Tensor])
             got = ours.setdefault(key, due) if due.numel() == 1 else need(ours, key, layout=NAME)
             if got.shape != due.shape:
                 raise ValueError(f"the {way}_filter of {name} has {tuple(got.shape)} taps, {tuple(due.shape)} were due: {ADVICE}.")
-            if not torch.allclose(got.float().cpu(), due, rtol=0, atol=1e-3 * float(due.abs().max())):
+            rounding = max(1e-3, 2 * torch.finfo(got.dtype).eps) if got.is_floating_point() else 0
+            if not torch.allclose(got.float().cpu(), due, rtol=0, atol=rounding * float(due.abs().max())):
                 raise ValueError(f"the {way}_filter of {name} is not the one of its cutoff {network.grids[i].cutoff:g}: {ADVICE}.")
 
 
