@@ -84,7 +84,8 @@ def as_edit(change: Callable[..., Any], knob: Knob) -> ImageEdit:
             result = change(images, amounts)
         except Exception as error:
             raise ValueError(f'the edit "{knob.name}" fails: {type(error).__name__}: {error}.') from error
-        targets, mask = result if isinstance(result, tuple) and len(result) == 2 else (result, torch.ones_like(images[:, :1]))
+        pair: Any = result if isinstance(result, tuple) and len(result) == 2 else (result, torch.ones_like(images[:, :1]))
+        targets, mask = pair
         expected = (len(images), 1, *images.shape[2:])
         got = [tuple(one.shape) if isinstance(one, Tensor) else type(one).__name__ for one in (targets, mask)]
         if got != [tuple(images.shape), expected]:
@@ -154,6 +155,8 @@ def _region(region: Any, images: Images) -> Float[Tensor, "n 1 h w"]:
     else:
         with torch.no_grad():
             inside = region(images)
+        if not isinstance(inside, Tensor):
+            raise ValueError(f"the region of an edit is a mask, a tensor; its function gives {type(inside).__name__}.")
     inside = inside.detach().to(images)
     if inside.shape[-2:] != (height, width) or inside.numel() not in (height * width, len(images) * height * width):
         expected = f"({height}, {width}) or ({len(images)}, 1, {height}, {width})"

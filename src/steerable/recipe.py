@@ -55,12 +55,12 @@ class Turn(BaseModel):
     control: str = Field("", description="the knobs that are used, as a control file in base64; none where values are set without one")
     amounts: dict[str, Finite] = {}
     values: dict[str, Finite] = {}
-    hold: tuple[str, ...] = Field((), description="knobs; where values are solved for, any features")
+    hold: tuple[str, ...] = Field(default=(), description="knobs; where values are solved for, any features")
     by: Literal["axis", "solve", "draw"] = Field(
-        "axis",
+        default="axis",
         description="how values are set: along the axis, by controls.solve, or drawn: one of a group's answers a seed",
     )
-    heads: tuple[str, ...] = Field((), description="features of a user's own that are set or held, as files in base64")
+    heads: tuple[str, ...] = Field(default=(), description="features of a user's own that are set or held, as files in base64")
 
 
 class Drive(BaseModel):
@@ -143,7 +143,7 @@ class Recipe(BaseModel):
     offset: str | None = Field(default=None, max_length=4_000_000, description="where the studio was driven to: float32 in base64")
     sweep: Sweep | None = None
     film: Film | None = None
-    scale: int = Field(1, ge=1, le=32)
+    scale: int = Field(default=1, ge=1, le=32)
 
 
 def parse(text: str, *, what: str) -> Recipe:
@@ -329,7 +329,8 @@ def _one(
         places = [displaced(place, recipe.offset) for place in places]
     turned = [{name: amount for name, amount in column.items() if name != REST} for column in columns]
     ends = [
-        control.steer(place, amounts(control, place, column)) if column else place for place, column in zip(places, turned, strict=True)
+        control.steer(place, amounts(control, place, column)) if column and control is not None else place
+        for place, column in zip(places, turned, strict=True)
     ]
     return ends, path
 
@@ -430,8 +431,10 @@ def draw(recipe: Recipe, generator: Generator, steered: Sequence[Latents] | None
     with torch.no_grad():
         columns: list[Images] = [made(latents) for latents in steered]
     boxes = boxes_of(recipe.drive)
-    if recipe.sweep is not None or recipe.film is not None:
-        return _strip(recipe, generator, columns, boxes)
+    if recipe.sweep is not None:
+        return _strip(recipe, recipe.sweep, generator, columns, boxes)
+    if recipe.film is not None:
+        return _keyframes(recipe, recipe.film, columns, boxes)
     if len(recipe.seeds) == 1:
         picture = render.to_uint8(columns[0])[0]
         import PIL.Image
@@ -445,14 +448,22 @@ def draw(recipe: Recipe, generator: Generator, steered: Sequence[Latents] | None
     return render.grid(columns[0], captions=[f"seed {seed}" for seed in recipe.seeds], scale=max(recipe.scale, 2), boxes=boxes)
 
 
-def _strip(recipe: Recipe, generator: Generator, columns: Sequence[Images], boxes: Sequence[render.Box]) -> PIL.Image.Image:
-    control = None if recipe.turn is None else unpack(recipe.turn, generator)
-    rows = [torch.stack([column[i] for column in columns]) for i in range(len(recipe.seeds))]
-    labels = [f"seed {seed}" for seed in recipe.seeds]
-    if recipe.sweep is None:
-        words = [", ".join(f"{name} {render.amount(value)}" for name, value in one.items()) for one in recipe.film.filled()]
-        return render.strip(rows, row_labels=labels, column_labels=words, title="keyframes", scale=max(recipe.scale, 2), boxes=boxes)
-    sweep = recipe.sweep
+def _keyframes(recipe: Recipe, film: Film, columns: Sequence[Images], boxes: Sequence[render.Box]) -> PIL.Image.Image:
+    rows, labels = _by_seed(recipe, columns)
+    words = [", ".join(f"{name} {render.amount(value)}" for name, value in one.items()) for one in film.filled()]
+    return render.strip(rows, row_labels=labels, column_labels=words, title="keyframes", scale=max(recipe.scale, 2), boxes=boxes)
+
+
+def _by_seed(recipe: Recipe, columns: Sequence[Images]) -> tuple[list[Tensor], list[str]]:
+    """Columns of images as rows, a seed each, and what these are called."""
+    return [torch.stack([column[i] for column in columns]) for i in range(len(recipe.seeds))], [f"seed {seed}" for seed in recipe.seeds]
+
+
+def _strip(recipe: Recipe, sweep: Sweep, generator: Generator, columns: Sequence[Images], boxes: Sequence[render.Box]) -> PIL.Image.Image:
+    if recipe.turn is None or sweep.knob == REST:
+        raise ValueError(f'a strip shows a knob of the control that its recipe carries, and "{sweep.knob}" is none: a film shows it.')
+    control = unpack(recipe.turn, generator)
+    rows, labels = _by_seed(recipe, columns)
     (knob,) = [one for one in control.knobs if one.name == sweep.knob]
     judge, change = reading(knob, str(control.fit.get("method", "")), max(abs(amount) for amount in sweep.amounts))
     neutral = [column for column, amount in zip(columns, sweep.amounts, strict=True) if amount == knob.neutral]

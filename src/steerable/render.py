@@ -338,11 +338,12 @@ def heat_maps(
     cell, room = _cell(len(rows), len(columns)), 0.085 * max(map(len, (*rows, *columns)))
     figure = new_figure(len(values) * (cell * len(columns) + 0.3) + room + 2.0, cell * len(rows) + room + 1.5, title)
     places = figure.subplots(1, len(values), squeeze=False)[0]
+    images = []
     for number, (axes, (name, one)) in enumerate(zip(places, values.items(), strict=True)):
-        image = _heat(axes, _array(one), [""] * len(rows) if number else rows, columns, limits)
+        images.append(_heat(axes, _array(one), [""] * len(rows) if number else rows, columns, limits))
         axes.set_xlabel(f"{x_label}\n{name}", fontsize=9, color=INK, labelpad=8)
     places[0].set_ylabel(y_label, fontsize=9, color=INK)
-    _bar(figure, image, list(places), unit)
+    _bar(figure, images[-1], list(places), unit)
     return figure
 
 

@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 class Linearisable(Protocol):
     """A local function that may know its own derivative: ``linearised`` gives it at a point, or None."""
 
+    def __call__(self, values: Tensor, /) -> Tensor: ...
+
     def linearised(self, values: Tensor) -> Linear | None: ...
 
 
@@ -168,9 +170,9 @@ class Operator:
             made = torch.cat([self._pushed(unit) for unit in self._units(d, n, self._chunk)]).permute(1, 2, 0)
         return _finite(made)
 
-    def gram(self, **options: int | float | None) -> Float[Tensor, "n d d"]:
+    def gram(self, *, project: int | None = None, seed: int = 0, memory: float = MEMORY) -> Float[Tensor, "n d d"]:
         """``J'J`` over all columns; see ``grams``."""
-        return self.grams([self.features.shape[1]], **options)[0]
+        return self.grams([self.features.shape[1]], project=project, seed=seed, memory=memory)[0]
 
     def grams(
         self, widths: Sequence[int], *, project: int | None = None, seed: int = 0, memory: float = MEMORY

@@ -88,7 +88,7 @@ def inside(groups: Sequence[Sequence[Edit]], region: str | None, made: ModuleGen
     if region is None:
         return [list(group) for group in groups]
     where, prefix = _region(region, made, asked_device)
-    limited = [[within(one, where, name=f"{prefix}-{one.knob.name}") for one in group] for group in groups]
+    limited: list[list[Edit]] = [[within(one, where, name=f"{prefix}-{one.knob.name}") for one in group] for group in groups]
     _try(limited[0][0], made)
     return limited
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -231,7 +232,7 @@ def _film(whole: Recipe, moments: list[dict[str, float]], pace: Pace) -> Recipe:
         asked, turn = [ends], None if turn is None else turn.model_copy(update={"amounts": {}})
     if len(asked) == 1:
         asked = [dict.fromkeys(asked[0], 0.0), *asked]
-    film = recipe.Film(keyframes=tuple(asked), seconds=pace.seconds, fps=pace.fps, easing=pace.easing, loop=pace.loop)
+    film = recipe.Film.model_validate({"keyframes": tuple(asked), **dataclasses.asdict(pace)})
     film.frames()  # refuses films that are too long
     return whole.model_copy(update={"turn": turn, "sweep": None, "film": film})
 

@@ -60,7 +60,7 @@ def turn(
         raise ValueError(f"{path} has the knobs {', '.join(known[:8])}{more}: turn one, for example --turn {known[0]}=1.")
     asked, solved = parse_pairs(turn, "--turn"), bool(wanted) and by == "solve"
     swept = None if sweep is None else _swept(sweep, control)
-    columns = list(dict.fromkeys([*([swept.knob] if swept else []), *moving]))
+    columns: list[str] = list(dict.fromkeys([*([swept.knob] if swept else []), *moving]))
     for name in (*asked, *(() if solved else (*wanted, *hold)), *moving):
         checks.known(name, known, "knob")
     twice = [name for name in dict.fromkeys([*asked, *wanted]) if [*asked, *wanted, *columns].count(name) > 1]

@@ -9,10 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from steerable import checks
 from steerable.protocols import Amounts, Control, Knob, Latents, LatentSpace
+
+
+@runtime_checkable
+class Divisible(Control, Protocol):
+    """A control of which some knobs can be had alone."""
+
+    def __getitem__(self, names: str | Sequence[str], /) -> Control: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,5 +72,5 @@ class Chain:
         for name in wanted:
             checks.known(name, [knob.name for knob in self.knobs], "knob")
         parts = [(part, [knob.name for knob in part.knobs if knob.name in wanted]) for part in self.parts]
-        kept = [part[own] if hasattr(part, "__getitem__") else part for part, own in parts if own]
+        kept = [part[own] if isinstance(part, Divisible) else part for part, own in parts if own]
         return replace(self, parts=tuple(kept))

@@ -225,16 +225,12 @@ class Drive:
         begun = self._split(((self.columns - self.start)[0] / self.roots)[:, None])[1]
         for _ in range(HALVINGS):
             step = length * unit - self._released(self._hold.T @ begun)[:, 0]  # and the slip so far is taken back
-            for again in range(CORRECTIONS + 1):
-                place = self.sides.plausible(z + step.view_as(z), self.control.steps.plausible)
-                with torch.no_grad():
-                    image = self.sides.images(place)
-                    columns = self.sides.read(image)
-                gone = float((columns - self.columns)[0, :width].square().mean().sqrt())
-                if again < CORRECTIONS:
-                    slip = (columns - self.start)[0][width:] / self.roots[width:]
-                    step = (wanted / max(gone, 1e-9)) ** 0.5 * step if PAYS * wanted < gone < wanted else step
-                    step = step - self._released((self._hold.T @ slip)[:, None])[:, 0]
+            place, image, columns, gone = self._seen(step)
+            for _ in range(CORRECTIONS):
+                slip = (columns - self.start)[0][width:] / self.roots[width:]
+                step = (wanted / max(gone, 1e-9)) ** 0.5 * step if PAYS * wanted < gone < wanted else step
+                step = step - self._released((self._hold.T @ slip)[:, None])[:, 0]
+                place, image, columns, gone = self._seen(step)
             drift = self.sides.deviations(columns - self.start)[0, len(self.sides.move) :]
             worst = float(drift.max())
             before = float(self.sides.deviations(self.columns - self.start)[0, len(self.sides.move) :].max())
@@ -243,6 +239,15 @@ class Drive:
                 return (place - z).flatten(), columns, gone * self.control.unit
             length = length / 2
         return None, self.columns, 0.0
+
+    def _seen(self, step: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
+        """Where a step leads, its image and columns, and by how much what moves has changed."""
+        z = self.latents.values
+        place = self.sides.plausible(z + step.view_as(z), self.control.steps.plausible)
+        with torch.no_grad():
+            image = self.sides.images(place)
+            columns = self.sides.read(image)
+        return place, image, columns, float((columns - self.columns)[0, : self.sides.width].square().mean().sqrt())
 
     def _released(self, right: Float[Tensor, "d k"]) -> Float[Tensor, "d k"]:
         """(A_hold + r I)^-1 of some columns."""

@@ -128,8 +128,9 @@ def _models(
 
     def model(place: Tensor) -> Local:
         spans = torch.stack([carried[row] for row in place.tolist()]) if carried else None
-        given = (one[place] for one in (z, start, target, far, sign, before))
-        return linearised(sides.rows(place), *given, steps, spans)
+        return linearised(
+            sides.rows(place), z[place], start[place], target[place], far[place], sign[place], before[place], steps=steps, carried=spans
+        )
 
     try:
         return [rows], [model(rows)], {}

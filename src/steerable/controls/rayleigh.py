@@ -106,7 +106,8 @@ def ranked(
     vectors = signed(vectors / vectors.norm(dim=2, keepdim=True))
     moved, held = quadratic(M, vectors), quadratic(H, vectors)
     like = moves[0].dtype
-    return Ranked(*(t.to(like) for t in (vectors, moved / (held + r[:, None]), moved, held)), rank, r.to(like))
+    quotients = moved / (held + r[:, None])
+    return Ranked(vectors.to(like), quotients.to(like), moved.to(like), held.to(like), rank, r.to(like))
 
 
 def signed(vectors: Tensor) -> Tensor:

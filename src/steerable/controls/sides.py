@@ -232,7 +232,8 @@ def _wrapped(measurement: Any, side: str, generator: Generator) -> Feature:
         probe = generator(generator.sample(2, seed=0))
     name = getattr(measurement, "__name__", type(measurement).__name__).strip("<>")
     found = measurement(probe)
-    width = 1 if getattr(found, "ndim", 1) == 1 else int(found.shape[1])
+    shape = tuple(getattr(found, "shape", ()))
+    width = int(shape[1]) if len(shape) > 1 else 1
     columns = [name] if width == 1 else [f"{name}-{i}" for i in range(width)]
     images = probe.clone().requires_grad_()
     with torch.enable_grad():

@@ -65,7 +65,8 @@ class DigitNetwork(nn.Module):
     def from_state(cls, tensors: Mapping[str, Tensor]) -> DigitNetwork:
         """The network of these weights, frozen."""
         widths = [tensors[f"layers.{i}.weight"].shape[0] for i in range(sum(key.endswith("bias") for key in tensors) - 1)]
-        network = cls(*tensors["directions"].shape, widths)
+        classes, size = tensors["directions"].shape
+        network = cls(classes, size, widths)
         network.load_state_dict(dict(tensors))
         return network.eval().requires_grad_(False)
 

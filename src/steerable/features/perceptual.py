@@ -56,7 +56,7 @@ class Perceptual:
         ours, theirs = (self.backbone.activations(one * known) for one in (images, targets))
         parts = []
         for depth in self.depths:
-            weight = F.adaptive_avg_pool2d(known, ours[depth].shape[2:])
+            weight = F.adaptive_avg_pool2d(known, (ours[depth].shape[2], ours[depth].shape[3]))
             weight = weight / weight.sum((1, 2, 3), keepdim=True).clamp(min=1e-6)
             parts.append(((_unit(ours[depth]) - _unit(theirs[depth])) * weight.sqrt()).flatten(1))
         return torch.cat(parts, 1)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -77,7 +77,8 @@ def calibrate(
     latents = generator.sample(n, seed=seed, space=control.space.name) if latents is None else latents
     if isinstance(control, Chain):
         features = _by_knob(control, measured_by)
-        return replace(control, parts=tuple(calibrate(generator, part, features, latents=latents, batch=batch) for part in control.parts))
+        parts = cast(Sequence[Any], control.parts)  # each is refused there if it is none of the three
+        return replace(control, parts=tuple(calibrate(generator, part, features, latents=latents, batch=batch) for part in parts))
     before = _images_of(generator)
     changes: dict[str, Change] = {}
     populations: dict[str, Tensor] = {}

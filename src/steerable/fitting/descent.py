@@ -58,8 +58,9 @@ class Descent:
     """
 
     def __init__(self, space: LatentSpace, k: int, *, lr: float, steps: int, rotated: bool, like: Tensor) -> None:
-        layered = len(space.layers) == space.shape[0] and len(space.shape) > 1
-        self.rows, self.lr, self.steps, self.step_number = (space.shape[0] if layered else 1), lr, steps, 0
+        rows, *columns = space.shape
+        layered = bool(columns) and len(space.layers) == rows
+        self.rows, self.lr, self.steps, self.step_number = (rows if layered else 1), lr, steps, 0
         self.moves = torch.zeros(k, *space.shape, dtype=like.dtype, device=like.device)
         self._flat = self._blocks(self.moves)  # (b, d)
         b, d = self._flat.shape

@@ -195,7 +195,7 @@ class Task:
         """``values -> r`` with ``|r|^2`` the loss of being there instead of at the edit of ``latents`` by ``amounts``."""
         with torch.no_grad():
             targets, mask = in_turn(self.edits, self.generator(latents), amounts)
-        compare = squared_residual if self.loss == "l2" else self.loss.residual
+        compare = squared_residual if isinstance(self.loss, str) else self.loss.residual
         return lambda values: compare(self.generator(latents.at(values)), targets, mask)
 
     def diverged(self, value: float, samples: int, lr: float) -> str:

@@ -27,10 +27,10 @@ def digits(network: DigitNetwork | None = None) -> Groups:
     Args:
         network: that tells digits apart; the shipped predictor by default.
     """
-    network = network if network is not None else load_network("digits-predictor")
+    reader: DigitNetwork = network if network is not None else load_network("digits-predictor")
     return Groups(
         (
-            Group("digit", 24, Contrast(digit(network)), reading=digit_class(network)),
+            Group("digit", 24, Contrast(digit(reader)), reading=digit_class(reader)),
             Group("slant", 8, Contrast(SLANT, "l1")),
             Group("ink", 8, Contrast(INK, "l1")),
             Group(REST, 24),
@@ -44,8 +44,8 @@ def heads(network: HeadNetwork | None = None) -> Groups:
     Args:
         network: that reads heads; the shipped predictor by default.
     """
-    network = network if network is not None else load_network("heads-predictor")
-    factors = (Group(feature.name, 8, Contrast(feature, "l1")) for feature in head_features(network))
+    reader: HeadNetwork = network if network is not None else load_network("heads-predictor")
+    factors = (Group(feature.name, 8, Contrast(feature, "l1")) for feature in head_features(reader))
     return Groups((*factors, Group(REST, 24)))
 
 

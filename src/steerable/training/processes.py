@@ -10,7 +10,7 @@ its own rows, times the number of processes, which the mean divides out.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +48,7 @@ class Share:
             for module in network.modules():
                 if type(module) is nn.BatchNorm2d:
                     module.__class__ = SharedBatchNorm
-                    module.share = self
+                    cast(SharedBatchNorm, module).share = self
         return network
 
 
