@@ -116,7 +116,7 @@ def test_forward_and_reverse_mode_agree_and_vmap_runs(generator):
     cotangent = torch.randn(images.shape, generator=rng)
     (pulled,) = torch.func.vjp(lambda z: images_of(generator, z), z)[1](cotangent)
     assert torch.allclose((moved * cotangent).sum(), (pulled * step).sum(), rtol=1e-3)
-    assert torch.allclose(torch.func.vmap(lambda row: images_of(generator, row[None])[0])(z), images, atol=1e-5)
+    assert torch.allclose(torch.func.vmap(lambda row: images_of(generator, row[None])[0])(z), images, atol=1e-4)
 
 
 def test_folding_changes_no_image(generator):

@@ -164,7 +164,7 @@ def _leading(offsets: Float[Tensor, "n d"]) -> Float[Tensor, "r d"]:
     """The fewest directions that explain the offsets, no more than ``MOST``."""
     _, sizes, right = torch.linalg.svd(offsets, full_matrices=False)
     share = sizes.square().cumsum(0) / sizes.square().sum().clamp(min=1e-30)
-    return right[: min(int((share < EXPLAINED).sum()) + 1, MOST)]
+    return right[: min(int((share < EXPLAINED).sum()) + 1, MOST)].contiguous()  # as a file keeps it: products are then the same to the bit
 
 
 def _learned(x: Tensor, y: Tensor, width: int, steps: int, lr: float, decay: float, seed: int) -> tuple[Tensor, ...]:
