@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from steerable.features.network import NetworkFeature, column, feature, measure, select
+from steerable.features.network import AllColumns, NetworkFeature, column, feature, measure, select
 
 
 @pytest.fixture
@@ -46,6 +46,13 @@ def test_two_features_of_one_name_are_refused(images):
     red, _ = red_and_blue(CountingNetwork())
     with pytest.raises(ValueError, match="red-mean twice"):
         measure([red, red], images)
+
+
+def test_all_columns_stand_side_by_side_in_the_order_of_the_features(images):
+    dark = feature(lambda x: -x.mean((1, 2, 3)), name="dark")
+    corners = feature(lambda x: x[:, 0, 0, :2], name="corner", columns=("left", "right"))
+    seen = AllColumns((dark, corners))(images)
+    assert torch.equal(seen, torch.cat([dark(images), corners(images)], 1)) and seen.shape == (len(images), 3)
 
 
 def test_select_takes_features_and_columns_by_name():

@@ -107,6 +107,31 @@ def test_noise_scores_about_its_baseline(table, generator):
     assert abs(coin.report["score"] - coin.report["baseline"]) < 0.25
 
 
+@pytest.mark.parametrize("rule", [lambda mean: int(mean > 0), lambda mean: mean])
+def test_folds_score_every_row_by_a_head_that_did_not_see_it_and_keep_one_of_all(table, generator, rule):
+    labels = table(rule)
+    light = fit_feature(labels, backbone=backbone, generator=generator, name="light", folds=5)
+    assert light.report["held_out_rows"] == light.report["rows"] == 160 and light.report["folds"] == 5
+    assert 0.85 < light.report["score"] <= 1
+    part = fit_feature(labels, backbone=backbone, generator=generator, name="light", held_out=0.5)
+    images = generator(generator.sample(300, seed=999))
+    truth = images.mean((1, 2, 3))
+
+    def correlation(feature):
+        return torch.corrcoef(torch.stack([feature(images)[:, 0], truth]))[0, 1]
+
+    assert correlation(light) > 0.97 and correlation(light) > correlation(part) - 0.01
+
+
+def test_folds_do_not_score_what_they_were_fitted_on(tmp_path, generator):
+    rng = np.random.default_rng(0)
+    labels = write(tmp_path / "labels.csv", "seed", range(40), rng.integers(0, 2, 40))
+    noise = fit_feature(labels, backbone=backbone, generator=generator, name="noise", folds=5)
+    assert noise.report["score"] < noise.report["baseline"] + 0.2  # on its own rows a head of 48 numbers would be right everywhere
+    with pytest.raises(ValueError, match="folds are 2 or more"):
+        fit_feature(labels, backbone=backbone, generator=generator, name="noise", folds=1)
+
+
 def test_the_same_row_twice_counts_once(tmp_path, generator):
     seeds = [*range(20), *range(20)]
     path = write(tmp_path / "a.csv", "seed", seeds, mean_of(generator, seeds))

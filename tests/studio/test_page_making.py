@@ -28,7 +28,7 @@ def test_thirty_labels_become_a_slider_with_its_evidence(page, shot, slow):
     shot(page, "fitting")
     expect(page.locator('[data-knob="daylight"]')).to_be_visible(timeout=120_000 * slow)
     said = page.locator(".answer", has_text="daylight:")
-    for words in ("held-out accuracy", "ten-fold", "range", "Moves most beside it"):
+    for words in ("judged by a head that did not see it (5 folds)", "ten-fold", "range", "Moves most beside it"):
         expect(said).to_contain_text(words)
     shot(page, "made")
 

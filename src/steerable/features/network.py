@@ -69,6 +69,16 @@ def measure(features: Sequence[Feature], images: Images) -> dict[str, Values]:
 
 
 @dataclass(frozen=True)
+class AllColumns:
+    """Images -> every column of several features, side by side (n, m): a backbone that a few dozen labels suffice for."""
+
+    features: tuple[Feature, ...]
+
+    def __call__(self, images: Images) -> Values:
+        return torch.cat(list(measure(self.features, images).values()), 1)
+
+
+@dataclass(frozen=True)
 class Columns:
     """Some columns of another feature, as a feature; ``column`` makes it."""
 

@@ -61,6 +61,7 @@ def fit_feature(
     size: int | tuple[int, int] = 64,
     seed: int = 0,
     held_out: float = 0.25,
+    folds: int | None = None,
     batch: int = 32,
 ) -> NetworkFeature:
     """Train a feature on labelled images.
@@ -78,6 +79,8 @@ def fit_feature(
         size: pictures of a folder are cropped and resized to this, or to the generator's size if one is given.
         held_out: share of the rows that the head never sees, on which it is scored. The head that is scored is the one
             returned: it is not fitted again on everything, so that the score is its own.
+        folds: for a few dozen labels, in place of ``held_out``: every row is judged by a head that was fitted on the other folds,
+            and the head returned is fitted on all of them.
 
     Returns:
         A feature whose ``report`` has kind, rows, the held-out score (accuracy or R2) and, for classes, ``baseline``, the
@@ -88,6 +91,8 @@ def fit_feature(
     """
     if not 0 < held_out < 1:
         raise ValueError(f"held_out is a share of the rows between 0 and 1, got {held_out}.")
+    if folds is not None and folds < 2:
+        raise ValueError(f"folds are 2 or more, or None, got {folds}.")
     table, by = _table(Path(labels), column)
     keys, given = _rows(table, by, column, labels)
     if by == "seed":
@@ -100,7 +105,7 @@ def fit_feature(
         pictures = read_images([folder / str(key) for key in keys], (pixels[0], pixels[1]), channels=channels)
         rows = _features(pictures, backbone, batch)
     target = _target(given, name, kind, labels)
-    head, report = _fit(rows, target, seed, held_out)
+    head, report = _fit(rows, target, seed, held_out) if folds is None else _fit_in_folds(rows, target, seed, folds)
     report |= {"labels": Path(labels).name, "by": by, "seed": seed}
     if by == "seed" and generator is not None:
         report["fingerprint"] = generator.fingerprint
@@ -247,34 +252,68 @@ def _checked(rows: Tensor, n: int) -> np.ndarray:
 
 
 def _fit(rows: np.ndarray, target: _Target, seed: int, held_out: float) -> tuple[LabelHead, dict[str, Any]]:
-    from sklearn.linear_model import RidgeCV
+    """A head on some of the rows, scored on the others."""
     from sklearn.model_selection import train_test_split
 
     count = max(round(held_out * len(rows)), len(target.classes), 2)
     count = min(count, len(rows) - max(len(target.classes), 2))
     stratify = target.values if target.classes else None
     train, test = train_test_split(np.arange(len(rows)), test_size=count, random_state=seed, stratify=stratify)
-    mean, spread = rows[train].mean(0), rows[train].std(0)
+    head, strength = _head(rows[train], target.values[train], target.classes, seed)
+    return head, _report(rows, target, strength) | {"held_out_rows": len(test)} | _scored(_told(head, rows[test]), target, train, test)
+
+
+def _fit_in_folds(rows: np.ndarray, target: _Target, seed: int, folds: int) -> tuple[LabelHead, dict[str, Any]]:
+    """A head on all rows, scored by others of which each saw all folds but one."""
+    from sklearn.model_selection import KFold, StratifiedKFold
+
+    most = int(np.bincount(target.values).min()) if target.classes else len(rows)
+    kind = StratifiedKFold if target.classes else KFold
+    told = np.zeros((len(rows), 1 if len(target.classes) <= 2 else len(target.classes)))
+    for train, test in kind(min(folds, most), shuffle=True, random_state=seed).split(rows, target.values):
+        told[test] = _told(_head(rows[train], target.values[train], target.classes, seed)[0], rows[test])
+    head, strength = _head(rows, target.values, target.classes, seed)
+    everything = np.arange(len(rows))
+    counted = {"held_out_rows": len(rows), "folds": min(folds, most)}
+    return head, _report(rows, target, strength) | counted | _scored(told, target, everything, everything)
+
+
+def _head(rows: np.ndarray, values: np.ndarray, classes: Sequence[str], seed: int) -> tuple[LabelHead, float]:
+    """Logistic or ridge regression on standardised rows, folded into one linear map; and its strength."""
+    from sklearn.linear_model import RidgeCV
+
+    mean, spread = rows.mean(0), rows.std(0)
     spread = np.where(spread > 1e-8, spread, np.inf)  # a constant feature says nothing
-    x, y = (rows - mean) / spread, target.values
-    if target.classes:
-        weight, bias, strength = _logistic(x[train], y[train], seed)
+    x = (rows - mean) / spread
+    if classes:
+        weight, bias, strength = _logistic(x, values, seed)
     else:
-        centre, scale = y[train].mean(), y[train].std() or 1.0
-        model = RidgeCV(alphas=np.logspace(-1, 6, 22)).fit(x[train], (y[train] - centre) / scale)
+        centre, scale = values.mean(), values.std() or 1.0
+        model = RidgeCV(alphas=np.logspace(-1, 6, 22)).fit(x, (values - centre) / scale)
         weight, bias = np.asarray(model.coef_)[None] * scale, np.atleast_1d(np.asarray(model.intercept_)) * scale + centre
         strength = float(np.asarray(model.alpha_))
-    head = _folded(weight / spread, bias - (weight / spread) @ mean)
-    predicted = head(torch.from_numpy(rows[test]).float()).double().numpy()
-    report = {"kind": "classes" if target.classes else "numbers", "rows": len(rows), "held_out_rows": len(test), "strength": strength}
+    weight, bias = weight / spread, bias - (weight / spread) @ mean
+    return LabelHead(torch.from_numpy(weight).float(), torch.from_numpy(bias).float()), strength
+
+
+def _told(head: LabelHead, rows: np.ndarray) -> np.ndarray:
+    return head(torch.from_numpy(rows).float()).double().numpy()
+
+
+def _report(rows: np.ndarray, target: _Target, strength: float) -> dict[str, Any]:
+    kind = "classes" if target.classes else "numbers"
+    return {"kind": kind, "rows": len(rows), "strength": strength, "classes": list(target.classes)}
+
+
+def _scored(told: np.ndarray, target: _Target, train: np.ndarray, test: np.ndarray) -> dict[str, Any]:
+    """Accuracy beside that of the commonest class of ``train``, or R2, of what was told of the rows ``test``."""
+    y = target.values
     if target.classes:
-        chosen = (predicted[:, 0] > 0).astype(int) if len(target.classes) == 2 else predicted.argmax(1)
+        chosen = (told[:, 0] > 0).astype(int) if len(target.classes) == 2 else told.argmax(1)
         common = np.bincount(y[train]).argmax()
-        scores = {"score_name": "accuracy", "score": float((chosen == y[test]).mean()), "baseline": float((y[test] == common).mean())}
-    else:
-        left = ((predicted[:, 0] - y[test]) ** 2).sum() / max(((y[test] - y[train].mean()) ** 2).sum(), 1e-12)
-        scores = {"score_name": "R2", "score": float(1 - left), "baseline": 0.0}
-    return head, report | scores | {"classes": list(target.classes)}
+        return {"score_name": "accuracy", "score": float((chosen == y[test]).mean()), "baseline": float((y[test] == common).mean())}
+    left = ((told[:, 0] - y[test]) ** 2).sum() / max(((y[test] - y[train].mean()) ** 2).sum(), 1e-12)
+    return {"score_name": "R2", "score": float(1 - left), "baseline": 0.0}
 
 
 def _logistic(x: np.ndarray, y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, float]:
@@ -294,7 +333,3 @@ def _logistic(x: np.ndarray, y: np.ndarray, seed: int) -> tuple[np.ndarray, np.n
         strength = float(search.fit(x, y).best_params_["C"])
     model = LogisticRegression(C=strength, max_iter=5000).fit(x, y)
     return model.coef_, model.intercept_, strength
-
-
-def _folded(weight: np.ndarray, bias: np.ndarray) -> LabelHead:
-    return LabelHead(torch.from_numpy(weight).float(), torch.from_numpy(bias).float())
