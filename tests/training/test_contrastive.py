@@ -7,10 +7,21 @@ import torch
 from training.bars import bars
 
 from steerable.features.digits import SLANT
-from steerable.features.network import feature
+from steerable.features.network import NetworkFeature, feature
 from steerable.features.pixels import BRIGHTNESS, PixelFeature, thumbnail
 from steerable.sources import read_source
-from steerable.training.contrastive import COMPARISONS, Contrast, calibrated, calibrated_variety, contrastive_loss, pairwise, variety_loss
+from steerable.training.contrastive import (
+    COMPARISONS,
+    Contrast,
+    binomial,
+    calibrated,
+    calibrated_variety,
+    contrastive_loss,
+    pairwise,
+    population_loss,
+    readings,
+    variety_loss,
+)
 
 RNG = torch.Generator().manual_seed(0)
 REAL = read_source(bars(), size=16).batch(torch.arange(64))[0]
@@ -114,6 +125,54 @@ def test_a_feature_is_shown_its_crop_at_its_resolution():
     assert seen[0].shape == (1, 1, 4, 4) and seen[0][0, 0, 0, 0].item() == 18  # row 2, column 2
     Contrast(watcher, resolution=16).read(torch.zeros(1, 1, 8, 8))
     assert seen[1].shape == (1, 1, 16, 16)
+
+
+def test_a_smoothed_feature_sees_no_checkerboard_and_the_same_brightness():
+    checkerboard = (torch.arange(8)[:, None] + torch.arange(8)) % 2 * 2.0 - 1
+    images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    smooth = binomial(images + checkerboard)
+    assert torch.allclose(smooth[..., 1:-1, 1:-1], binomial(images)[..., 1:-1, 1:-1], atol=1e-6)
+    assert torch.allclose(binomial(torch.full((1, 1, 8, 8), 0.3)), torch.tensor(0.3))
+    corner = Contrast(PixelFeature("corner", ("corner",), lambda images: images[:, 0, 1, 1, None]), "l1", smoothed=True)
+    weights = torch.tensor([1.0, 2, 1]) / 4
+    assert torch.allclose(smooth[:, 0, 1, 1], weights @ images[:, 0, :3, :3] @ weights, atol=1e-6)
+    assert torch.equal(corner.read(images), corner.feature(binomial(images)))
+
+
+def test_a_population_is_as_far_from_another_as_it_was_shifted():
+    rng = torch.Generator().manual_seed(0)
+    real = torch.randn(4000, 2, generator=rng) * torch.tensor([1.0, 3.0])
+    ordered = real.sort(0).values
+    again = torch.randn(1000, 2, generator=rng) * torch.tensor([1.0, 3.0])
+    assert float(population_loss(again, ordered)) < 0.06
+    shifted = again + torch.tensor([0.0, 3.0])  # one column by one of its spreads
+    assert float(population_loss(shifted, ordered)) == pytest.approx(0.5, abs=0.06)
+    assert float(population_loss(again * 0, ordered)) == pytest.approx(
+        (2 / math.pi) ** 0.5, abs=0.05
+    )  # all alike: the mean absolute normal
+    values = again[:64].clone().requires_grad_()
+    (pull,) = torch.autograd.grad(population_loss(values + 10, ordered), values)
+    assert (pull > 0).all()
+
+
+def test_a_network_that_several_share_runs_once_for_each_view_of_the_pictures():
+    runs = []
+
+    def network(images):
+        runs.append(images.shape)
+        return images.mean((2, 3))
+
+    light, red = (
+        NetworkFeature(name, (name,), "", "l2", network, lambda seen, i=i: seen[:, i : i + 1]) for i, name in enumerate(("a", "b"))
+    )
+    images = torch.rand(16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    watches = {name: calibrated(one, images) for name, one in
+               (("a", Contrast(light, "l1")), ("b", Contrast(red, "l1")), ("middle", Contrast(red, "l1", crop=0.5)))}  # fmt: skip
+    runs.clear()
+    found = readings(watches, images)
+    assert sorted(runs) == [(16, 3, 4, 4), (16, 3, 8, 8)]
+    for name, watch in watches.items():
+        assert torch.equal(found[name], watch.values(images))
 
 
 def test_variety_is_calibrated_on_pictures_that_measure_alike():

@@ -23,9 +23,10 @@ from steerable.training.controllable import Training, calibrate, train_controlla
 
 SOURCE = read_source(bars(), size=16)
 OPTIONS = {"backbone": "dcgan", "size": 16, "channels": 1, "batch": 16, "width": 4, "hidden": 8, "contrast": 0.5, "variety": 1.0,
-           "warm_up": 2, "lr": 2e-4, "r1": 0.1, "path_length": 1.0, "ema": 0.9, "precision": "float32", "seed": 0}  # fmt: skip
+           "population": 0.5, "warm_up": 2, "lr": 2e-4, "r1": 0.1, "path_length": 1.0, "ema": 0.9, "precision": "float32",
+           "seed": 0}  # fmt: skip
 WATCHES = calibrate(SOURCE, groups(), size=16)
-TERMS = {"discriminator", "generator", "slant", "brightness", "rest"}
+TERMS = {"discriminator", "generator", "slant", "slant spread", "brightness", "brightness spread", "rest"}
 
 
 def training(**changed) -> Training:
@@ -195,7 +196,7 @@ def test_two_processes_have_the_losses_of_one_on_the_same_batch(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    small = SMALL | {"log_every": 1, "save_every": 1, "path_length": 1.0, "lr": 2e-4}
+    small = SMALL | {"log_every": 1, "save_every": 1, "path_length": 1.0, "lr": 2e-4, "population": 0.5}
     script = (
         "import sys; from training.bars import bars, groups; from steerable.training.controllable import train_controllable as train; "
         f"print(train(bars(), groups(), out=sys.argv[1], steps=3, **{small!r}).writes)"

@@ -104,6 +104,12 @@ def controllable(
     variety: Annotated[
         float, typer.Option(metavar="NUMBER", help="Weight of the term that keeps groups alive that measure nothing.")
     ] = 1.0,
+    population: Annotated[
+        float,
+        typer.Option(
+            metavar="NUMBER", help="Weight of the term that keeps what is measured spread as in the real pictures; 0 leaves it out."
+        ),
+    ] = 0.0,
     warm_up: Annotated[int, typer.Option(metavar="STEPS", min=0, help="Over which --contrast grows from 0.")] = 500,
     near: Annotated[float, typer.Option(metavar="PERCENT", help="Percentile of the distances to the nearest picture, for tau+.")] = 50.0,
     far: Annotated[float, typer.Option(metavar="PERCENT", help="Percentile of the distances to all pictures, for tau-.")] = 20.0,
@@ -185,6 +191,7 @@ def controllable(
         hidden=hidden,
         contrast=contrast,
         variety=variety,
+        population=population,
         warm_up=warm_up,
         near=near,
         far=far,

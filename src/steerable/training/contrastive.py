@@ -4,7 +4,8 @@
 
 d_k compares what one measurement reads from two pictures. Columns are divided by their spread over real pictures and the distance by its
 mean over pairs of them, so that 1 is "as different as two real pictures" whatever is measured, and one weight suits all groups.
-``calibrated`` takes near and far (tau+ and tau-) from real pictures. ``variety`` keeps the groups that measure nothing alive.
+``calibrated`` takes near and far (tau+ and tau-) from real pictures. ``variety_loss`` keeps the groups that measure nothing alive.
+``population_loss`` keeps the measurements spread as those of real pictures are: "as different as can be" is no wish of the data.
 
 All pairs of a batch are compared at once. Source: Shoshan et al., "GAN-Control: explicitly controllable GANs", ICCV 2021, eq. 1 and 2
 and its supplement for the thresholds; the variety term follows Mao et al., "Mode seeking generative adversarial networks for diverse
@@ -14,7 +15,7 @@ image synthesis", CVPR 2019, with a threshold in place of the ratio.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -24,6 +25,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from steerable import checks
+from steerable.features.network import measure
 from steerable.protocols import Feature, Images, Values
 
 Distances = Float[Tensor, "n k"]  # of n rows to k rows
@@ -43,6 +45,8 @@ class Contrast:
         metric: how two of its readings are compared; by default the feature's own, its "l2" being the squared one.
         crop: share of the picture's side around its middle that the feature is shown.
         resolution: side in pixels that it is shown it at; the picture's own by default.
+        smoothed: whether it is shown the picture through the binomial filter (1, 2, 1) / 4 along both sides, which lets no checkerboard
+            through: a network is fooled by one long before a person sees it.
         weight: of its loss.
         scaling: whether every column is divided by its own spread, or all by their common one, as pixels are.
         near, far: tau+ and tau-, in mean distances of two real pictures; measured where left out.
@@ -52,6 +56,7 @@ class Contrast:
     metric: Comparison | None = None
     crop: float = 1.0
     resolution: int | None = None
+    smoothed: bool = False
     weight: float = 1.0
     scaling: Scaling = "column"
     near: float | None = None
@@ -78,6 +83,15 @@ class Contrast:
 
     def read(self, images: Images) -> Values:
         """The feature's values of what it is shown of the pictures, in float32."""
+        return self.feature(self.shown(images)).float()
+
+    @property
+    def view(self) -> tuple[float, int | None, bool]:
+        """What decides ``shown``: contrasts of one view are shown the same."""
+        return self.crop, self.resolution, self.smoothed
+
+    def shown(self, images: Images) -> Float[Tensor, "n c side side"]:
+        """The part of the pictures that the feature is shown, as it is shown it."""
         side = images.shape[-1]
         shown = max(4, round(side * self.crop))
         if shown < side:
@@ -85,7 +99,16 @@ class Contrast:
             images = images[..., start : start + shown, start : start + shown]
         if self.resolution is not None and images.shape[-1] != self.resolution:
             images = F.interpolate(images, (self.resolution, self.resolution), mode="bilinear", antialias=True, align_corners=False)
-        return self.feature(images).float()
+        return binomial(images) if self.smoothed else images
+
+
+def binomial(images: Images) -> Images:
+    """The mean of every pixel and its neighbours, weighted 1, 2, 1 along both sides: nothing of the highest frequencies is left."""
+    kernel = torch.tensor([0.25, 0.5, 0.25]).to(images)
+    channels = images.shape[1]
+    for shape, pad in (((3, 1), (0, 0, 1, 1)), ((1, 3), (1, 1, 0, 0))):
+        images = F.conv2d(F.pad(images, pad, mode="replicate"), kernel.view(1, 1, *shape).expand(channels, 1, -1, -1), groups=channels)
+    return images
 
 
 def check_thresholds(name: str, near: float | None, far: float | None) -> None:
@@ -104,6 +127,7 @@ class Watch:
         spread: (m,) standard deviation of every column over real pictures; ones for cosines.
         unit: the mean distance of two real pictures, in spreads.
         near, far: in that unit.
+        ordered: (n, m) readings of real pictures in spreads, each column in order.
         nearest, others: (n,) and (p,) distances of real pictures in that unit: to the nearest other one, or for a group that measures
             nothing to the one that measures most alike, and to all others.
     """
@@ -113,6 +137,7 @@ class Watch:
     unit: float
     near: float
     far: float
+    ordered: Float[Tensor, "k m"]
     nearest: Float[Tensor, " n"]
     others: Float[Tensor, " p"]
 
@@ -132,6 +157,29 @@ class Watch:
     def loss(self, values: Values, same: Bool[Tensor, "n n"]) -> Float[Tensor, ""]:
         """L_k of pictures of which ``same`` says who shares the group with whom."""
         return contrastive_loss(self.distances(values), same, near=self.near, far=self.far)
+
+
+def readings(watches: Mapping[str, Watch], images: Images) -> dict[str, Values]:
+    """``values`` of every watch; a view is made once, and a network that several features share runs once for each view."""
+    found: dict[str, Values] = {}
+    for view in {watch.contrast.view for watch in watches.values()}:
+        of_view = {name: watch for name, watch in watches.items() if watch.contrast.view == view}
+        features = {id(watch.contrast.feature): watch.contrast.feature for watch in of_view.values()}
+        read = measure(list(features.values()), next(iter(of_view.values())).contrast.shown(images))
+        for name, watch in of_view.items():
+            found[name] = read[watch.contrast.feature.name].float() / watch.spread.to(images.device)
+    return found
+
+
+def population_loss(values: Float[Tensor, "n m"], ordered: Float[Tensor, "k m"]) -> Float[Tensor, ""]:
+    """How far the values are spread otherwise than those of real pictures: Wasserstein-1 of each column, over that column's spread, mean.
+
+    The n values in order are compared with as many quantiles of the real ones.
+    """
+    places = (torch.arange(len(values), device=values.device) + 0.5) / len(values)
+    real = torch.quantile(ordered.to(values), places, dim=0)
+    spread = ordered.std(0).clamp(min=1e-6).to(values)
+    return ((values.sort(0).values - real).abs().mean(0) / spread).mean()
 
 
 def pairwise(metric: Comparison, a: Float[Tensor, "n m"], b: Float[Tensor, "k m"]) -> Distances:
@@ -205,7 +253,7 @@ def calibrated(
     near = _percentile(nearest, near_percentile) if contrast.near is None else contrast.near
     far = _percentile(everything, far_percentile) if contrast.far is None else contrast.far
     check_thresholds(name, near, far)
-    return Watch(contrast, spread, unit, near, far, nearest, everything)
+    return Watch(contrast, spread, unit, near, far, (values / spread).sort(0).values, nearest, everything)
 
 
 @torch.no_grad()

@@ -1,10 +1,11 @@
 """A generator that is controllable by construction: groups of its latent that one measurement each, and no other, decides.
 
     D:  H(real, x) + H(generated, G(z)) + r1 R1
-    G:  H(real, G(z)) + c(t) ( sum_k L_k + L_variety ) + p (|J'y| - a)^2
+    G:  H(real, G(z)) + c(t) ( sum_k L_k + L_variety + q sum_k W_k ) + p (|J'y| - a)^2
 
-L_k is the contrastive loss of ``contrastive``, over all pairs of a batch in which rows share groups (``groups``); c(t) grows from 0 over
-the warm-up, so that there are pictures before there is order among them; the last term is the path length of StyleGAN 2. With
+L_k is the contrastive loss of ``contrastive``, over all pairs of a batch in which rows share groups (``groups``), W_k how far what it
+measures is spread otherwise than in real pictures; c(t) grows from 0 over the warm-up, so that there are pictures before there is order
+among them; the last term is the path length of StyleGAN 2. With
 ``contrast`` 0 it is the plain generator of the same kind, which the others are compared to.
 
 A domain is a source of pictures and an ordered list of groups; a backbone is an entry of ``backbones``. ``steerable`` is the other training
@@ -33,7 +34,16 @@ from steerable.generators.module import ModuleGenerator, row_seed
 from steerable.protocols import Images, Latents, home
 from steerable.sources import ImageSource, read_source, rows_at
 from steerable.training.backbones import BACKBONES, FIRST, Backbone, channels_at, in_front_of
-from steerable.training.contrastive import CALIBRATED_ON, Contrast, Watch, calibrated, calibrated_variety, variety_loss
+from steerable.training.contrastive import (
+    CALIBRATED_ON,
+    Contrast,
+    Watch,
+    calibrated,
+    calibrated_variety,
+    population_loss,
+    readings,
+    variety_loss,
+)
 from steerable.training.groups import Groups, check_total
 from steerable.training.loop import LOG, Losses, Run
 from steerable.training.losses import called_generated, called_real, gradient_penalty
@@ -106,6 +116,7 @@ def train_controllable(
     hidden: int = 64,
     contrast: float = 1.0,
     variety: float = 1.0,
+    population: float = 0.0,
     warm_up: int = 500,
     near: float = 50.0,
     far: float = 20.0,
@@ -137,6 +148,7 @@ def train_controllable(
         hidden: width inside the mapping networks.
         contrast: weight of the contrastive losses after the warm-up; 0 trains the plain generator.
         variety: of the term for groups that measure nothing, beside a contrastive loss of 1.
+        population: q, of the term that keeps measurements spread as in real pictures, beside a contrastive loss of 1.
         warm_up: steps over which ``contrast`` grows from 0.
         near, far: percentiles for thresholds, see ``calibrate``.
         lr, r1, path_length, ema: step size, weights of the penalty and of the path length, decay of the average; by default the backbone's.
@@ -162,6 +174,7 @@ def train_controllable(
     _check_more(
         contrast=contrast,
         variety=variety,
+        population=population,
         warm_up=warm_up,
         moments=moments,
         r1=settings["r1"],
@@ -190,7 +203,7 @@ def train_controllable(
         "weights": {group.name: group.contrast.weight for group in groups.watched if group.contrast is not None},
         "thresholds": {key: [float(f"{watch.near:.6g}"), float(f"{watch.far:.6g}")] for key, watch in watches.items()},
         "size": size, "channels": pictures.images.shape[1], "batch": batch, "width": width, "hidden": hidden, "contrast": contrast,
-        "variety": variety, "warm_up": warm_up, **{key: settings[key] for key in given}, "seed": seed,
+        "variety": variety, "population": population, "warm_up": warm_up, **{key: settings[key] for key in given}, "seed": seed,
         "precision": processor.chosen(precision, on.type), "start": start and start.fingerprint,
         "frozen": frozen and frozen.fingerprint, "moments": moments,
         "processes": state.num_processes, "data": pictures.digest(),
@@ -348,14 +361,15 @@ class Training:
         """The weighted loss of every group on this process's pictures and those of all others."""
         same = {name: (rows[:, None] == rows[None]).to(self.device) for name, rows in owners.items()}
         alike = torch.stack([same[group.name] for group in self.groups.watched]).all(0)
+        heeded = [group for group in self.groups if group.contrast is not None or self.options["variety"]]
+        read = readings({group.name: self.watches[group.name] for group in heeded}, made)
         found = {}
-        for group in self.groups:
-            watch = self.watches[group.name]
-            if group.contrast is None and not self.options["variety"]:
-                continue
-            values = self.share.gathered(watch.values(made))
+        for group in heeded:
+            watch, values = self.watches[group.name], self.share.gathered(read[group.name])
             if group.contrast is not None:
                 found[group.name] = group.contrast.weight * watch.loss(values, same[group.name])
+                if self.options["population"]:
+                    found[f"{group.name} spread"] = self.options["population"] * population_loss(values, watch.ordered)
             else:
                 found[group.name] = self.options["variety"] * variety_loss(
                     watch.distances(values), alike & ~same[group.name], far=watch.far

@@ -30,7 +30,7 @@ def digits(network: DigitNetwork | None = None) -> Groups:
     reader: DigitNetwork = network if network is not None else load_network("digits-predictor")
     return Groups(
         (
-            Group("digit", 24, Contrast(digit(reader)), reading=digit_class(reader)),
+            Group("digit", 24, Contrast(digit(reader), smoothed=True), reading=digit_class(reader)),
             Group("slant", 8, Contrast(SLANT, "l1")),
             Group("ink", 8, Contrast(INK, "l1")),
             Group(REST, 24),
@@ -45,7 +45,7 @@ def heads(network: HeadNetwork | None = None) -> Groups:
         network: that reads heads; the shipped predictor by default.
     """
     reader: HeadNetwork = network if network is not None else load_network("heads-predictor")
-    factors = (Group(feature.name, 8, Contrast(feature, "l1")) for feature in head_features(reader))
+    factors = (Group(feature.name, 8, Contrast(feature, "l1", smoothed=True)) for feature in head_features(reader))
     return Groups((*factors, Group(REST, 24)))
 
 
