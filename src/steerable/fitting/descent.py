@@ -53,8 +53,9 @@ class Descent:
     Every move has a block of its own for each layer that the space has (rows of w+), and one block where it has none.
 
     Args:
-        lr: length of a step along each eigenvector at the start, in latent units; it decays to zero on a cosine over ``steps``.
-        rotated: False is Adam itself.
+        lr: length of a step along each eigenvector at the start, in latent units; it falls to zero over ``steps``, as the square of what
+            is left of them.
+        rotated: False is Adam itself, on a cosine.
     """
 
     def __init__(self, space: LatentSpace, k: int, *, lr: float, steps: int, rotated: bool, like: Tensor) -> None:
@@ -91,7 +92,8 @@ class Descent:
         move = self._first / (1 - one**t) / ((self._second / (1 - two**t)).sqrt() + 1e-8)
         if self.rotated:
             move = (self._basis @ move[:, :, None])[:, :, 0]
-        self._flat = self._flat - self.lr * 0.5 * (1 + math.cos(math.pi * share)) * move
+        pace = (1 - share) ** 2 if self.rotated else 0.5 * (1 + math.cos(math.pi * share))
+        self._flat = self._flat - self.lr * pace * move
         self.moves = self._flat.view_as(self.moves)
 
     def _turn(self, basis: Float[Tensor, "b d d"]) -> None:

@@ -76,7 +76,7 @@ def fit_directions(
             amounts are drawn independently and their targets applied one after the other.
         n: latents, a fresh one for each sample.
         batch: latents a step.
-        lr: of the move at the far end of the range, in latent units; it decays to zero on a cosine. By default 0.5, and less by the
+        lr: of the move at the far end of the range, in latent units; it falls to zero. By default 0.5, and less by the
             root of the missing share where there are fewer than 128 steps; for Adam 0.1.
         space: where the directions live; by default w where the generator has one, its first space otherwise.
         amounts: train on these instead of the knobs' own ranges, which the fitted knobs then have.
