@@ -3,8 +3,9 @@
     python benchmarks/control_precision.py [GENERATOR ...] [--plain FOLDER] [--data FOLDER] [--n 1000] [--seed 11] [--quick] [--out FOLDER]
 
 GENERATOR is the name of a shipped controllable generator or a folder with generator.safetensors and controllers.safetensors; by default all
-that ship. --plain is a folder of the same training with --contrast 0, to compare with: its groups, axes with projection on it, its realism.
---data is the folder with the pictures, of which those that no training saw are compared with (the split "test" or "t10k" of idx files).
+that ship. --plain is a folder of the same training with --contrast 0, to compare with: its groups, axes with projection on it, its realism;
+once for each domain. --data is the folder with the pictures, of which those that no training saw are compared with (the split "test" or
+"t10k" of idx files); heads are rendered anew.
 What the judges are stands in every table: networks of other seeds than those in the loss, and pixels where the measurement is a moment of
 them. The last line is all figures as JSON; what the issue asks for is written beside each.
 """
@@ -28,17 +29,18 @@ from steerable.evaluation.shares import Shares, along, shares
 from steerable.features.perceptual import shipped as perceptual
 from steerable.generators.module import ModuleGenerator
 from steerable.protocols import Images
+from steerable.rendered import rendered_heads
 from steerable.sources import read_source
 from steerable.training import domains
 from steerable.training.groups import Groups
 
-REAL = 2000  # held-out pictures
+REAL, UNSEEN = 2000, 1_000_001  # held-out pictures; the seed of those that are rendered
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("generators", nargs="*", metavar="GENERATOR")
-    parser.add_argument("--plain", type=Path)
+    parser.add_argument("--plain", type=Path, action="append", default=[], help="may be repeated")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--n", type=int, default=1000, help="latents of every table")
     parser.add_argument("--seed", type=int, default=11)
@@ -50,12 +52,12 @@ def main() -> None:
     everything: dict[str, Any] = {"benchmark": "control_precision", "n": n, "seed": asked.seed}
     if not names:
         print("no controllable generator ships yet: train one, for example make control DATA=FOLDER, and name its folder.")
-    plain = load_generator(str(asked.plain / "generator.safetensors")) if asked.plain else None
-    real = None if asked.data is None or asked.quick else held_out(asked.data)
+    plains = {str(origin.get("domain")): made for made, _, origin in (opened(str(folder), bare=True) for folder in asked.plain)}
     for name in names:
         generator, controllers, origin = opened(name)
         judged, domain = domains.trained_with(origin, judged=True, find=zoo.load_feature)
         judge = "networks of another seed, pixels" if domain else "the features of the training"
+        plain, real = plains.get(str(origin.get("domain"))), None if asked.quick else held_out(domain, asked.data)
         print(f"\n=== {generator.name}, domain {domain or 'of its own'}, judge: {judge}")
         found = {"shares": all_shares(generator, plain, judged, judge, n, asked.seed)}
         if controllers is not None:
@@ -75,7 +77,7 @@ def main() -> None:
     print(json.dumps(everything))
 
 
-def opened(name: str) -> tuple[ModuleGenerator, Controllers | None, dict[str, Any]]:
+def opened(name: str, *, bare: bool = False) -> tuple[ModuleGenerator, Controllers | None, dict[str, Any]]:
     """A shipped generator or that of a folder, its controllers where there are some, and what its file says of its training."""
     entry = shipped.entries().get(name)
     if entry is not None:
@@ -84,13 +86,17 @@ def opened(name: str) -> tuple[ModuleGenerator, Controllers | None, dict[str, An
     path, beside = Path(name) / "generator.safetensors", Path(name) / "controllers.safetensors"
     made = load_generator(str(path))
     controllers = store.load_control(beside, generator=made) if beside.is_file() else None
-    if controllers is None:
+    if controllers is None and not bare:
         print(f"{beside} is not there: steer fit controllers --generator {path} --out {beside}")
     return made, controllers, store.described(path)["origin"]
 
 
-def held_out(data: Path) -> Images:
-    """Pictures that no training saw."""
+def held_out(domain: str, data: Path | None) -> Images | None:
+    """Pictures that no training saw, where there are any to be had."""
+    if domain in domains.RENDERED:
+        return rendered_heads(REAL, seed=UNSEEN)[0].batch(torch.arange(REAL))[0]
+    if data is None:
+        return None
     split = "t10k" if any(path.name.startswith("t10k") for path in data.iterdir()) else "test"
     return read_source(data, size=32, split=split).batch(torch.arange(REAL))[0]
 

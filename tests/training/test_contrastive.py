@@ -13,13 +13,13 @@ from steerable.sources import read_source
 from steerable.training.contrastive import (
     COMPARISONS,
     Contrast,
+    Population,
     binomial,
     calibrated,
     calibrated_variety,
     contrastive_loss,
     pairwise,
-    population_loss,
-    readings,
+    read_all,
     variety_loss,
 )
 
@@ -142,16 +142,14 @@ def test_a_smoothed_feature_sees_no_checkerboard_and_the_same_brightness():
 def test_a_population_is_as_far_from_another_as_it_was_shifted():
     rng = torch.Generator().manual_seed(0)
     real = torch.randn(4000, 2, generator=rng) * torch.tensor([1.0, 3.0])
-    ordered = real.sort(0).values
+    population = Population(Contrast(BRIGHTNESS, "l1"), real.sort(0).values)
     again = torch.randn(1000, 2, generator=rng) * torch.tensor([1.0, 3.0])
-    assert float(population_loss(again, ordered)) < 0.06
+    assert float(population.loss(again)) < 0.06
     shifted = again + torch.tensor([0.0, 3.0])  # one column by one of its spreads
-    assert float(population_loss(shifted, ordered)) == pytest.approx(0.5, abs=0.06)
-    assert float(population_loss(again * 0, ordered)) == pytest.approx(
-        (2 / math.pi) ** 0.5, abs=0.05
-    )  # all alike: the mean absolute normal
+    assert float(population.loss(shifted)) == pytest.approx(0.5, abs=0.06)
+    assert float(population.loss(again * 0)) == pytest.approx((2 / math.pi) ** 0.5, abs=0.05)  # all alike: the mean absolute normal
     values = again[:64].clone().requires_grad_()
-    (pull,) = torch.autograd.grad(population_loss(values + 10, ordered), values)
+    (pull,) = torch.autograd.grad(population.loss(values + 10), values)
     assert (pull > 0).all()
 
 
@@ -166,13 +164,19 @@ def test_a_network_that_several_share_runs_once_for_each_view_of_the_pictures():
         NetworkFeature(name, (name,), "", "l2", network, lambda seen, i=i: seen[:, i : i + 1]) for i, name in enumerate(("a", "b"))
     )
     images = torch.rand(16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    watches = {name: calibrated(one, images) for name, one in
-               (("a", Contrast(light, "l1")), ("b", Contrast(red, "l1")), ("middle", Contrast(red, "l1", crop=0.5)))}  # fmt: skip
-    runs.clear()
-    found = readings(watches, images)
+    contrasts = {"a": Contrast(light, "l1"), "b": Contrast(red, "l1"), "middle": Contrast(red, "l1", crop=0.5)}
+    found = read_all(contrasts, images)
     assert sorted(runs) == [(16, 3, 4, 4), (16, 3, 8, 8)]
-    for name, watch in watches.items():
-        assert torch.equal(found[name], watch.values(images))
+    for name, one in contrasts.items():
+        assert torch.equal(found[name], one.read(images))
+
+
+def test_the_population_is_of_what_is_asked_by_value():
+    images = torch.rand(16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    halves = feature(lambda images: images.mean((1, 2)), name="columns", columns=[f"c{i}" for i in range(8)])
+    watch = calibrated(Contrast(BRIGHTNESS, "l1"), images, asked=halves)
+    assert torch.allclose(watch.population.ordered, halves(images).sort(0).values) and watch.population.contrast.feature is halves
+    assert torch.equal(calibrated(Contrast(BRIGHTNESS, "l1"), images).population.ordered, BRIGHTNESS(images).sort(0).values)
 
 
 def test_variety_is_calibrated_on_pictures_that_measure_alike():

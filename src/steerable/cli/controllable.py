@@ -139,9 +139,7 @@ def controllable(
         float | None,
         typer.Option(metavar="NUMBER", help="Decay of the averaged generator, which is the result; the backbone's by default."),
     ] = None,
-    precision: Annotated[
-        str, typer.Option(metavar="NAME", help="float32; or bfloat16 for convolutions, faster where the processor has it.")
-    ] = "float32",
+    precision: training.Precision = "float32",
     save_every: training.SaveEvery = 250,
     log_every: training.LogEvery = 50,
     sample_every: training.SampleEvery = 500,

@@ -5,7 +5,8 @@
 d_k compares what one measurement reads from two pictures. Columns are divided by their spread over real pictures and the distance by its
 mean over pairs of them, so that 1 is "as different as two real pictures" whatever is measured, and one weight suits all groups.
 ``calibrated`` takes near and far (tau+ and tau-) from real pictures. ``variety_loss`` keeps the groups that measure nothing alive.
-``population_loss`` keeps the measurements spread as those of real pictures are: "as different as can be" is no wish of the data.
+``Population`` keeps the measurements spread as those of real pictures are: "as different as can be" is no wish of the data, and half a
+digit none either.
 
 All pairs of a batch are compared at once. Source: Shoshan et al., "GAN-Control: explicitly controllable GANs", ICCV 2021, eq. 1 and 2
 and its supplement for the thresholds; the variety term follows Mao et al., "Mode seeking generative adversarial networks for diverse
@@ -120,6 +121,25 @@ def check_thresholds(name: str, near: float | None, far: float | None) -> None:
 
 
 @dataclass(frozen=True, eq=False)
+class Population:
+    """Readings of real pictures, which those of generated ones are to be spread like.
+
+    Attributes:
+        contrast: reads what is asked of a group by value: the classes of an embedding, or the numbers themselves.
+        ordered: (k, m) readings, each column in order.
+    """
+
+    contrast: Contrast
+    ordered: Float[Tensor, "k m"]
+
+    def loss(self, values: Float[Tensor, "n m"]) -> Float[Tensor, ""]:
+        """Wasserstein-1 of each column over its real spread, mean: the n values in order against as many quantiles of the real ones."""
+        places = (torch.arange(len(values), device=values.device) + 0.5) / len(values)
+        real, spread = torch.quantile(self.ordered.to(values), places, dim=0), self.ordered.std(0).clamp(min=1e-6).to(values)
+        return ((values.sort(0).values - real).abs().mean(0) / spread).mean()
+
+
+@dataclass(frozen=True, eq=False)
 class Watch:
     """A contrast with what was measured on real pictures: ready for a loss.
 
@@ -127,7 +147,7 @@ class Watch:
         spread: (m,) standard deviation of every column over real pictures; ones for cosines.
         unit: the mean distance of two real pictures, in spreads.
         near, far: in that unit.
-        ordered: (n, m) readings of real pictures in spreads, each column in order.
+        population: how what is asked of the group by value is spread over real pictures.
         nearest, others: (n,) and (p,) distances of real pictures in that unit: to the nearest other one, or for a group that measures
             nothing to the one that measures most alike, and to all others.
     """
@@ -137,7 +157,7 @@ class Watch:
     unit: float
     near: float
     far: float
-    ordered: Float[Tensor, "k m"]
+    population: Population
     nearest: Float[Tensor, " n"]
     others: Float[Tensor, " p"]
 
@@ -146,9 +166,13 @@ class Watch:
         nearest, others = ([_percentile(found, p) for p in PERCENTILES] for found in (self.nearest, self.others))
         return nearest, others
 
+    def scaled(self, values: Values) -> Values:
+        """What was read, (n, m), with the columns in spreads."""
+        return values / self.spread.to(values)
+
     def values(self, images: Images) -> Values:
         """(n, m), the columns in spreads."""
-        return self.contrast.read(images) / self.spread.to(images.device)
+        return self.scaled(self.contrast.read(images))
 
     def distances(self, values: Float[Tensor, "n m"], others: Float[Tensor, "k m"] | None = None) -> Distances:
         """Between all rows of one and all rows of the other, by default of itself."""
@@ -159,27 +183,15 @@ class Watch:
         return contrastive_loss(self.distances(values), same, near=self.near, far=self.far)
 
 
-def readings(watches: Mapping[str, Watch], images: Images) -> dict[str, Values]:
-    """``values`` of every watch; a view is made once, and a network that several features share runs once for each view."""
+def read_all(contrasts: Mapping[str, Contrast], images: Images) -> dict[str, Values]:
+    """``read`` of every contrast; a view is made once, and a network that several features share runs once for each view."""
     found: dict[str, Values] = {}
-    for view in {watch.contrast.view for watch in watches.values()}:
-        of_view = {name: watch for name, watch in watches.items() if watch.contrast.view == view}
-        features = {id(watch.contrast.feature): watch.contrast.feature for watch in of_view.values()}
-        read = measure(list(features.values()), next(iter(of_view.values())).contrast.shown(images))
-        for name, watch in of_view.items():
-            found[name] = read[watch.contrast.feature.name].float() / watch.spread.to(images.device)
+    for view in dict.fromkeys(one.view for one in contrasts.values()):
+        of_view = {name: one for name, one in contrasts.items() if one.view == view}
+        features = {id(one.feature): one.feature for one in of_view.values()}
+        read = measure(list(features.values()), next(iter(of_view.values())).shown(images))
+        found |= {name: read[one.feature.name].float() for name, one in of_view.items()}
     return found
-
-
-def population_loss(values: Float[Tensor, "n m"], ordered: Float[Tensor, "k m"]) -> Float[Tensor, ""]:
-    """How far the values are spread otherwise than those of real pictures: Wasserstein-1 of each column, over that column's spread, mean.
-
-    The n values in order are compared with as many quantiles of the real ones.
-    """
-    places = (torch.arange(len(values), device=values.device) + 0.5) / len(values)
-    real = torch.quantile(ordered.to(values), places, dim=0)
-    spread = ordered.std(0).clamp(min=1e-6).to(values)
-    return ((values.sort(0).values - real).abs().mean(0) / spread).mean()
 
 
 def pairwise(metric: Comparison, a: Float[Tensor, "n m"], b: Float[Tensor, "k m"]) -> Distances:
@@ -213,7 +225,13 @@ def _mean(terms: Tensor, chosen: Tensor) -> Tensor:
 
 @torch.no_grad()
 def calibrated(
-    contrast: Contrast, images: Images, *, near_percentile: float = 50.0, far_percentile: float = 20.0, device: torch.device | None = None
+    contrast: Contrast,
+    images: Images,
+    *,
+    asked: Feature | None = None,
+    near_percentile: float = 50.0,
+    far_percentile: float = 20.0,
+    device: torch.device | None = None,
 ) -> Watch:
     """Measure real pictures, and set near and far where they were left out.
 
@@ -221,6 +239,7 @@ def calibrated(
 
     Args:
         images: real ones, at least 16; the paper's tool takes 1,000.
+        asked: what a person asks for by value, where that is not the contrast's own feature.
 
     Raises:
         ValueError: a measurement that is constant, NaN or infinite on real pictures, thresholds in the wrong order.
@@ -253,7 +272,9 @@ def calibrated(
     near = _percentile(nearest, near_percentile) if contrast.near is None else contrast.near
     far = _percentile(everything, far_percentile) if contrast.far is None else contrast.far
     check_thresholds(name, near, far)
-    return Watch(contrast, spread, unit, near, far, (values / spread).sort(0).values, nearest, everything)
+    as_asked = contrast if asked is None else replace(contrast, feature=asked)
+    ordered = values if asked is None else torch.cat([as_asked.read(part.to(device or part.device)) for part in images.split(250)])
+    return Watch(contrast, spread, unit, near, far, Population(as_asked, ordered.sort(0).values), nearest, everything)
 
 
 @torch.no_grad()

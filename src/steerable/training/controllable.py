@@ -40,8 +40,7 @@ from steerable.training.contrastive import (
     Watch,
     calibrated,
     calibrated_variety,
-    population_loss,
-    readings,
+    read_all,
     variety_loss,
 )
 from steerable.training.groups import Groups, check_total
@@ -94,7 +93,7 @@ def calibrate(source: Any, groups: Groups, *, size: int = 32, near: float = 50.0
     found = {}
     for group in groups.watched:
         assert group.contrast is not None
-        found[group.name] = calibrated(group.contrast, images, near_percentile=near, far_percentile=far)
+        found[group.name] = calibrated(group.contrast, images, asked=group.reading, near_percentile=near, far_percentile=far)
         _check_gradients(group.contrast, images[:4])
     variety = Contrast(thumbnail(min(THUMBNAIL, pictures.images.shape[-1])), "l1", scaling="feature")
     for group in groups:
@@ -362,18 +361,22 @@ class Training:
         same = {name: (rows[:, None] == rows[None]).to(self.device) for name, rows in owners.items()}
         alike = torch.stack([same[group.name] for group in self.groups.watched]).all(0)
         heeded = [group for group in self.groups if group.contrast is not None or self.options["variety"]]
-        read = readings({group.name: self.watches[group.name] for group in heeded}, made)
+        contrasts = {group.name: self.watches[group.name].contrast for group in heeded}
+        if self.options["population"]:
+            contrasts |= {f"{group.name} spread": self.watches[group.name].population.contrast for group in self.groups.watched}
+        read = {name: self.share.gathered(values) for name, values in read_all(contrasts, made).items()}
         found = {}
         for group in heeded:
-            watch, values = self.watches[group.name], self.share.gathered(read[group.name])
+            watch = self.watches[group.name]
+            values = watch.scaled(read[group.name])
             if group.contrast is not None:
                 found[group.name] = group.contrast.weight * watch.loss(values, same[group.name])
-                if self.options["population"]:
-                    found[f"{group.name} spread"] = self.options["population"] * population_loss(values, watch.ordered)
             else:
                 found[group.name] = self.options["variety"] * variety_loss(
                     watch.distances(values), alike & ~same[group.name], far=watch.far
                 )
+            if (what := f"{group.name} spread") in read:
+                found[what] = self.options["population"] * watch.population.loss(read[what])
         return found
 
     def _path(self, z: Tensor, rng: torch.Generator) -> Tensor:
