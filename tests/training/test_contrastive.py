@@ -106,6 +106,13 @@ def test_thresholds_are_percentiles_of_distances_in_mean_distances():
     assert watch.others.mean().item() == pytest.approx(1.0, rel=1e-4)
 
 
+def test_what_is_counted_has_thresholds_too():
+    images = torch.linspace(-1, 1, 20)[:, None, None, None].expand(-1, 1, 8, 8).clone()
+    counted = feature(lambda images: (images.mean((1, 2, 3)) > 0).float(), name="counted", differentiable=True)
+    watch = calibrated(Contrast(counted, "l1"), images)
+    assert watch.near == 0 and watch.far == pytest.approx(float(watch.others.max()))
+
+
 def test_given_thresholds_are_kept():
     watch = calibrated(Contrast(BRIGHTNESS, "l1", near=0.1, far=0.6), REAL)
     assert (watch.near, watch.far) == (0.1, 0.6)

@@ -147,7 +147,7 @@ def test_a_finished_training_is_not_trained_again_and_other_options_are_refused(
     out, result = trained
     again = train_controllable(SOURCE, groups(), out=out, steps=30, **SMALL)
     assert again.generator.fingerprint == result.generator.fingerprint and again.steps == 30
-    with pytest.raises(ValueError, match=r"begun with contrast 1\.0, now contrast is 0\.5: give it the options it had, or another --out"):
+    with pytest.raises(ValueError, match=r"begun with contrast 0\.4, now contrast is 0\.5: give it the options it had, or another --out"):
         train_controllable(SOURCE, groups(), out=out, steps=35, contrast=0.5, **SMALL)
 
 

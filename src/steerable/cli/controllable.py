@@ -86,7 +86,7 @@ def controllable(
         float,
         typer.Option(metavar="NUMBER", help="With --in-front-of: weight of the term that keeps latents where the generator expects them."),
     ] = 1.0,
-    steps: training.Steps = 3000,
+    steps: training.Steps = 6000,
     batch: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="Real pictures a step; two or more for every group.")] = 64,
     size: Annotated[int, typer.Option(metavar="PIXELS", help="Side of the pictures: 8, 16, 32, 64, ...")] = 32,
     split: Annotated[str, typer.Option(metavar="NAME", help="Which part of idx files and Hugging Face data sets.")] = "train",
@@ -100,7 +100,7 @@ def controllable(
     hidden: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="Width inside the mapping networks, one a group.")] = 64,
     contrast: Annotated[
         float, typer.Option(metavar="NUMBER", help="Weight of the contrastive losses; 0 trains the plain generator to compare with.")
-    ] = 1.0,
+    ] = 0.4,
     variety: Annotated[
         float, typer.Option(metavar="NUMBER", help="Weight of the term that keeps groups alive that measure nothing.")
     ] = 1.0,
@@ -109,10 +109,10 @@ def controllable(
         typer.Option(
             metavar="NUMBER", help="Weight of the term that keeps what is measured spread as in the real pictures; 0 leaves it out."
         ),
-    ] = 0.0,
+    ] = 3.0,
     warm_up: Annotated[int, typer.Option(metavar="STEPS", min=0, help="Over which --contrast grows from 0.")] = 500,
     near: Annotated[float, typer.Option(metavar="PERCENT", help="Percentile of the distances to the nearest picture, for tau+.")] = 50.0,
-    far: Annotated[float, typer.Option(metavar="PERCENT", help="Percentile of the distances to all pictures, for tau-.")] = 20.0,
+    far: Annotated[float, typer.Option(metavar="PERCENT", help="Percentile of the distances to all pictures, for tau-.")] = 5.0,
     threshold: Annotated[
         list[str] | None,
         typer.Option(

@@ -230,12 +230,13 @@ def calibrated(
     *,
     asked: Feature | None = None,
     near_percentile: float = 50.0,
-    far_percentile: float = 20.0,
+    far_percentile: float = 5.0,
     device: torch.device | None = None,
 ) -> Watch:
     """Measure real pictures, and set near and far where they were left out.
 
-    Near is a percentile of the distance to the nearest other picture, far one of the distances to all others.
+    Near is a percentile of the distance to the nearest other picture, far one of the distances to all others, or the least above near where
+    both fall on pictures that measure exactly alike.
 
     Args:
         images: real ones, at least 16; the paper's tool takes 1,000.
@@ -271,6 +272,8 @@ def calibrated(
     everything = distances[others] / unit
     near = _percentile(nearest, near_percentile) if contrast.near is None else contrast.near
     far = _percentile(everything, far_percentile) if contrast.far is None else contrast.far
+    if contrast.far is None and far == near:  # many pictures measure exactly alike, as where something is counted
+        far = float(everything[everything > near].min())
     check_thresholds(name, near, far)
     as_asked = contrast if asked is None else replace(contrast, feature=asked)
     ordered = values if asked is None else torch.cat([as_asked.read(part.to(device or part.device)) for part in images.split(250)])

@@ -78,7 +78,7 @@ class Controllable:
     writes: bool = True
 
 
-def calibrate(source: Any, groups: Groups, *, size: int = 32, near: float = 50.0, far: float = 20.0, seed: int = 0) -> dict[str, Watch]:
+def calibrate(source: Any, groups: Groups, *, size: int = 32, near: float = 50.0, far: float = 5.0, seed: int = 0) -> dict[str, Watch]:
     """Distances of 1,000 real pictures for every measured group, thresholds from percentiles of them, and the variety of the others.
 
     Args:
@@ -108,17 +108,17 @@ def train_controllable(
     *,
     out: str | os.PathLike[str],
     backbone: str = "dcgan",
-    steps: int = 3000,
+    steps: int = 6000,
     batch: int = 64,
     size: int = 32,
     width: int = 48,
     hidden: int = 64,
-    contrast: float = 1.0,
+    contrast: float = 0.4,
     variety: float = 1.0,
-    population: float = 0.0,
+    population: float = 3.0,
     warm_up: int = 500,
     near: float = 50.0,
-    far: float = 20.0,
+    far: float = 5.0,
     lr: float | None = None,
     r1: float | None = None,
     path_length: float | None = None,

@@ -30,7 +30,7 @@ def digits(network: DigitNetwork | None = None) -> Groups:
     reader: DigitNetwork = network if network is not None else load_network("digits-predictor")
     return Groups(
         (
-            Group("digit", 24, Contrast(digit(reader), smoothed=True), reading=digit_class(reader)),
+            Group("digit", 24, Contrast(digit(reader), smoothed=True, weight=6.0), reading=digit_class(reader)),
             Group("slant", 8, Contrast(SLANT, "l1")),
             Group("ink", 8, Contrast(INK, "l1")),
             Group(REST, 24),
