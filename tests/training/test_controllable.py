@@ -18,6 +18,7 @@ from steerable import store
 from steerable.cli import execute
 from steerable.generators.module import ModuleGenerator
 from steerable.sources import read_source
+from steerable.training.backbones import BACKBONES
 from steerable.training.contrastive import pairwise
 from steerable.training.controllable import Training, calibrate, train_controllable
 
@@ -44,7 +45,7 @@ def trained(tmp_path_factory):
     return out, train_controllable(SOURCE, groups(), out=out, steps=30, **SMALL)
 
 
-@pytest.mark.parametrize("backbone", ["dcgan", "stylegan2"])
+@pytest.mark.parametrize("backbone", BACKBONES)
 def test_each_backbone_has_every_term(backbone):
     one = training(backbone=backbone)
     losses = one.step(0)

@@ -67,7 +67,9 @@ def controllable(
         Path, typer.Option(metavar="FOLDER", help="Folder for the results; with a checkpoint in it the training goes on from there.")
     ] = Path("trained"),
     name: Annotated[str, typer.Option(metavar="NAME", help="Of the generator; the folder's by default.")] = "",
-    backbone: Annotated[str, typer.Option(metavar="NAME", help="The networks: dcgan or stylegan2.")] = "dcgan",
+    backbone: Annotated[
+        str, typer.Option(metavar="NAME", help="The networks: dcgan, dcgan-bounded (slower to learn, and does not diverge) or stylegan2.")
+    ] = "dcgan",
     start: Annotated[
         str,
         typer.Option(

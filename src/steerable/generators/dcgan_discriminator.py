@@ -4,12 +4,13 @@ It has no batch norm. Rows then do not see each other, so that real, generated a
 sharing statistics, and the gradient penalty is that of each image alone. Its weights begin at a scale that lets signals through, which in
 DCGAN the norms see to: from N(0, .02) without norms it is blind for its first thousand steps, and the generator comes to draw one picture
 a class. Where variety is at stake, ``compared`` rows may also see how much they differ from each other (Karras et al., "Progressive
-growing of GANs", ICLR 2018, section 3).
+growing of GANs", ICLR 2018, section 3); where the penalty comes too late, its layers are ``bounded``.
 ``dcgan`` has the generator; ``training`` the losses.
 
 Sources: Radford, Metz & Chintala, "Unsupervised representation learning with deep convolutional generative adversarial networks", ICLR
-2016; for the class as one more linear score Miyato & Koyama, "cGANs with projection discriminator", ICLR 2018, eq. 5; for the weights at
-the start He et al., "Delving deep into rectifiers", ICCV 2015, eq. 15.
+2016; for the class as one more linear score Miyato & Koyama, "cGANs with projection discriminator", ICLR 2018, eq. 5; for bounded layers
+Miyato et al., "Spectral normalization for generative adversarial networks", ICLR 2018, section 2.1; for the weights at the start He et
+al., "Delving deep into rectifiers", ICCV 2015, eq. 15.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -33,13 +35,19 @@ class DCGANDiscriminator(nn.Module):
         last: side of the last map.
         classes: how many there are, or None.
         compared: rows whose deviation each of them is shown, see ``compared_rows``; 0 leaves it out.
+        bounded: every layer divided by its largest singular value, so that no score rises faster than the picture changes. Steps of any
+            size then leave it as steep as before, where a penalty may come too late.
     """
 
-    def __init__(self, widths: Sequence[int], *, last: int = 4, classes: int | None = None, compared: int = 0) -> None:
+    def __init__(
+        self, widths: Sequence[int], *, last: int = 4, classes: int | None = None, compared: int = 0, bounded: bool = False
+    ) -> None:
         super().__init__()
-        self.classes, self.compared = classes, compared
+        self.classes, self.compared, self.bounded = classes, compared, bounded
         self.layers = nn.ModuleList(nn.Conv2d(narrow, wide, 4, 2, 1) for narrow, wide in pairwise(widths))
         self.scores = nn.Linear((widths[-1] + bool(compared)) * last**2, 1 + (classes or 0))
+        for i, layer in enumerate((*self.layers, self.scores) if bounded else ()):
+            self.register_buffer(f"stretched{i}", torch.ones(layer.weight.shape[0]))
 
     def initialise(self, rng: torch.Generator) -> None:
         """Weights that keep the size of signals from layer to layer, no bias."""
@@ -49,13 +57,28 @@ class DCGANDiscriminator(nn.Module):
                 module.weight.normal_(0, gain / math.sqrt(module.weight[0].numel()), generator=rng)  # type: ignore[operator,index,union-attr]
                 module.bias.zero_()  # type: ignore[operator,union-attr]
 
+    def _weight(self, i: int, layer: nn.Module) -> Tensor:
+        """The layer's, over its largest singular value where it is bounded: one more iteration of the power method at each step."""
+        weight = cast(Tensor, layer.weight)
+        if not self.bounded:
+            return weight
+        matrix, left = weight.flatten(1), self.get_buffer(f"stretched{i}")
+        with torch.no_grad():
+            right = F.normalize(left @ matrix, dim=0)
+            if self.training:
+                left.copy_(F.normalize(matrix @ right, dim=0))
+            left = left.clone()
+        return weight / (left @ matrix @ right)
+
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         x = images
-        for layer in self.layers:
-            x = F.leaky_relu(layer(x), SLOPE)
+        for i, layer in enumerate(self.layers):
+            x = F.leaky_relu(F.conv2d(x, self._weight(i, layer), cast(Tensor, layer.bias), stride=2, padding=1), SLOPE)
         if self.compared:
             x = compared_rows(x, self.compared)
-        scores = self.scores(x.flatten(1)).float()  # (n, 1 + classes): of any class, and what each class adds
+        scores = F.linear(
+            x.flatten(1), self._weight(len(self.layers), self.scores), self.scores.bias
+        ).float()  # (n, 1 + classes): of any class, and what each class adds
         if not self.classes:
             return scores[:, 0]
         assert labels is not None

@@ -89,6 +89,14 @@ BACKBONES: Mapping[str, Backbone] = {
         "dcgan",
         {"lr": 1e-3, "betas": (0.5, 0.999), "r1": 1.0, "r1_every": 16, "path_length": 0.0, "path_every": 4, "ema": 0.999},
     ),
+    "dcgan-bounded": Backbone(
+        lambda mapping, wide, channels: GroupedDCGAN(mapping, [*wide[:-1], channels], first=FIRST),
+        lambda wide, channels: DCGANDiscriminator([channels, *reversed(wide[:-1])], last=FIRST, compared=COMPARED, bounded=True),
+        _start_dcgan,
+        _draw_dcgan,
+        "dcgan",
+        {"lr": 5e-4, "betas": (0.5, 0.999), "r1": 0.0, "r1_every": 16, "path_length": 0.0, "path_every": 4, "ema": 0.999},
+    ),
     "stylegan2": Backbone(
         lambda mapping, wide, channels: StyleGAN2(mapping, wide, channels=channels, averaged=False, residual=True),
         lambda wide, channels: StyleGAN2Discriminator(wide, channels=channels, compared=4),

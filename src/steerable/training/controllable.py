@@ -142,7 +142,7 @@ def train_controllable(
         source: see ``sources.read_source``.
         groups: of the latent, in order.
         out: folder of checkpoint, log, samples and TensorBoard's files.
-        backbone: "dcgan" or "stylegan2".
+        backbone: "dcgan", "dcgan-bounded" (with a discriminator of norm 1) or "stylegan2".
         width: channels at half the side of the pictures; each smaller map has twice as many, up to 512.
         hidden: width inside the mapping networks.
         contrast: weight of the contrastive losses after the warm-up; 0 trains the plain generator.
