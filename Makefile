@@ -46,7 +46,7 @@ digits: .venv/.ready         ## train the digits generators: make digits DATA=FO
 
 # Controllable generators, each with its controllers; an interrupted one goes on where it stopped. benchmarks/control_precision.py measures
 # them, tools/ship_control.py puts those of digits and heads into the package.
-CONTROL = .venv/bin/steer train controllable --seed 0 --out control/$(1)
+CONTROL = .venv/bin/steer train controllable --seed 0 --precision auto --out control/$(1)
 FIT = .venv/bin/steer fit controllers --generator control/$(1)/generator.safetensors --out control/$(1)/controllers.safetensors
 networks: .venv/.ready       ## train what controllable trainings measure by: make networks DATA=FOLDER
 	@test -n "$(DATA)" || { echo "name the folder with the idx files: make networks DATA=FOLDER" >&2; exit 2; }
@@ -56,12 +56,12 @@ networks: .venv/.ready       ## train what controllable trainings measure by: ma
 
 control: .venv/.ready        ## train digits32-control and fit its controllers: make control DATA=FOLDER
 	@test -n "$(DATA)" || { echo "name the folder with the idx files: make control DATA=FOLDER" >&2; exit 2; }
-	$(call CONTROL,digits32-control) --data "$(DATA)" --domain digits --weight digit=3
+	$(call CONTROL,digits32-control) --data "$(DATA)" --domain digits --steps 9000
 	$(call FIT,digits32-control)
 
 control-plain: .venv/.ready  ## the same without the contrastive losses, to compare with: make control-plain DATA=FOLDER
 	@test -n "$(DATA)" || { echo "name the folder with the idx files: make control-plain DATA=FOLDER" >&2; exit 2; }
-	$(call CONTROL,digits32-plain) --data "$(DATA)" --domain digits --contrast 0
+	$(call CONTROL,digits32-plain) --data "$(DATA)" --domain digits --steps 9000 --contrast 0
 
 control-heads: .venv/.ready  ## train heads32-control on rendered heads and fit its controllers
 	$(call CONTROL,heads32-control) --domain heads
