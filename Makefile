@@ -48,6 +48,7 @@ digits: .venv/.ready         ## train the digits generators: make digits DATA=FO
 # them, tools/ship_control.py puts those of digits and heads into the package.
 CONTROL = .venv/bin/steer train controllable --seed 0 --precision auto --out control/$(1)
 FIT = .venv/bin/steer fit controllers --generator control/$(1)/generator.safetensors --out control/$(1)/controllers.safetensors
+HEADS = --backbone dcgan-bounded --width 64 --steps 8000
 networks: .venv/.ready       ## train what controllable trainings measure by: make networks DATA=FOLDER
 	@test -n "$(DATA)" || { echo "name the folder with the idx files: make networks DATA=FOLDER" >&2; exit 2; }
 	.venv/bin/python tools/train_digit_networks.py --data "$(DATA)"
@@ -64,12 +65,12 @@ control-plain: .venv/.ready  ## the same without the contrastive losses, to comp
 	$(call CONTROL,digits32-plain) --data "$(DATA)" --domain digits --steps 9000 --contrast 0
 
 control-heads: .venv/.ready  ## train heads32-control on rendered heads and fit its controllers
-	$(call CONTROL,heads32-control) --domain heads
+	$(call CONTROL,heads32-control) --domain heads $(HEADS) --contrast 0.2 --far 20 --population 4 --warm-up 1000
 	$(call FIT,heads32-control)
 
 control-faces: .venv/.ready  ## learn groups in front of faces64, which stays as it is, and fit their controllers
 	$(call CONTROL,faces64-groups) --in-front-of faces64 --groups pose:12,expression:12,skin-brightness:8,identity:32,rest:36 \
-	  --batch 30 --width 16 --steps 600 --warm-up 100 --contrast 1
+	  --batch 30 --width 16 --steps 600 --warm-up 100 --contrast 1 --far 20 --population 0
 	$(call FIT,faces64-groups) --groups pose,expression,skin-brightness --n 2000
 
 clean:                       ## remove what these commands made

@@ -5,8 +5,8 @@
 
 L_k is the contrastive loss of ``contrastive``, over all pairs of a batch in which rows share groups (``groups``), W_k how far what it
 measures is spread otherwise than in real pictures; c(t) grows from 0 over the warm-up, so that there are pictures before there is order
-among them; the last term is the path length of StyleGAN 2. With
-``contrast`` 0 it is the plain generator of the same kind, which the others are compared to.
+among them; the last term is the path length of StyleGAN 2. With ``contrast`` 0 it is the plain generator of the same kind, which the
+others are compared to.
 
 A domain is a source of pictures and an ordered list of groups; a backbone is an entry of ``backbones``. ``steerable`` is the other training
 of this folder, ``loop`` keeps both, ``processes`` shares a batch among several.
