@@ -3,7 +3,7 @@
 PYTHON ?= python3
 PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint types format bench fuzz weights networks control control-plain control-heads control-faces clean
+.PHONY: demo test lint types format bench fuzz weights networks control control-plain control-heads control-heads-plain control-faces clean
 
 demo: .venv/.ready           ## steer a face generator end to end and write demo/report.html
 	.venv/bin/steer demo --out demo
@@ -48,7 +48,7 @@ digits: .venv/.ready         ## train the digits generators: make digits DATA=FO
 # them, tools/ship_control.py puts those of digits and heads into the package.
 CONTROL = .venv/bin/steer train controllable --seed 0 --precision auto --out control/$(1)
 FIT = .venv/bin/steer fit controllers --generator control/$(1)/generator.safetensors --out control/$(1)/controllers.safetensors
-HEADS = --backbone dcgan-bounded --width 64 --steps 8000
+HEADS = --backbone dcgan-bounded --width 64 --lr 1e-3 --steps 5000
 networks: .venv/.ready       ## train what controllable trainings measure by: make networks DATA=FOLDER
 	@test -n "$(DATA)" || { echo "name the folder with the idx files: make networks DATA=FOLDER" >&2; exit 2; }
 	.venv/bin/python tools/train_digit_networks.py --data "$(DATA)"
@@ -65,8 +65,11 @@ control-plain: .venv/.ready  ## the same without the contrastive losses, to comp
 	$(call CONTROL,digits32-plain) --data "$(DATA)" --domain digits --steps 9000 --contrast 0
 
 control-heads: .venv/.ready  ## train heads32-control on rendered heads and fit its controllers
-	$(call CONTROL,heads32-control) --domain heads $(HEADS) --contrast 0.2 --far 20 --population 4 --warm-up 1000
+	$(call CONTROL,heads32-control) --domain heads $(HEADS) --far 20 --population 1
 	$(call FIT,heads32-control)
+
+control-heads-plain: .venv/.ready   ## the same without the contrastive losses, to compare with
+	$(call CONTROL,heads32-plain) --domain heads $(HEADS) --contrast 0
 
 control-faces: .venv/.ready  ## learn groups in front of faces64, which stays as it is, and fit their controllers
 	$(call CONTROL,faces64-groups) --in-front-of faces64 --groups pose:12,expression:12,skin-brightness:8,identity:32,rest:36 \
