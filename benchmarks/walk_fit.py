@@ -3,7 +3,7 @@
     python benchmarks/walk_fit.py [--quick] [--edits EDITS] [--threads 1] [--seed 0]
 
 Both fit the same direction on faces64 in this process: the same latents a seed, batches of 16, amounts over the edit's usual range, one
-fresh latent a sample, a rate that falls to zero (Adam's on a cosine, ours as the square of the steps that are left).
+fresh latent a sample, a rate that falls to zero (Adam's on a cosine, ours from 2,048 samples on as the square of the steps that are left).
 
     adam          Adam in the latents' own coordinates, rate 0.1
     eigenbasis    Adam in the eigenbasis of the sketched Gauss-Newton matrix: the default of fit_directions

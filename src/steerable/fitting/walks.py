@@ -26,14 +26,13 @@ from steerable.edits import check_visible, in_turn, masked_error, narrowed
 from steerable.edits import edit as named_edits
 from steerable.features.perceptual import Perceptual
 from steerable.fitting.calibrate import calibrate
-from steerable.fitting.descent import Descent, Residual, products
+from steerable.fitting.descent import SETTLED, Descent, Residual, products
 from steerable.progress import track
 from steerable.protocols import Amounts, Control, Edit, Generator, Images, Knob, Latents, Mask, home
 from steerable.sampling import in_batches
 
 FRACTIONS = (-1.0, -0.5, -0.25, 0.25, 0.5, 1.0)  # of the range's ends, where the held-out loss is measured
 RATES = {"eigenbasis": 0.5, "adam": 0.1}
-SETTLED = 128  # steps from which on the rate need not be lowered: the eigenvectors are then known well enough for all of it
 Loss = str | Perceptual  # "l2", or a distance
 
 
