@@ -28,7 +28,6 @@ OFTEN = 128  # up to so many dimensions the basis is renewed at every step, abov
 MEMORY = 0.98  # of the Gauss-Newton matrix, a step
 BETAS = (0.9, 0.99)
 SETTLED = 128  # steps from which on the rate need not be lowered: the eigenvectors are then known well enough for all of it
-HIGHER = 1.2
 Residual = Callable[[Tensor], Float[Tensor, "n m"]]
 
 
@@ -56,8 +55,7 @@ class Descent:
 
     Args:
         lr: length of a step along each eigenvector at the start, in latent units; it falls to zero over ``steps``, on a cosine, or where
-            there are ``SETTLED`` or more from ``HIGHER`` times that and faster, as the square of what is left of them: fewer are needed to
-            get there at all.
+            there are ``SETTLED`` or more, faster, as the square of what is left of them: fewer are needed to get there at all.
         rotated: False is Adam itself, on a cosine.
     """
 
@@ -95,7 +93,7 @@ class Descent:
         move = self._first / (1 - one**t) / ((self._second / (1 - two**t)).sqrt() + 1e-8)
         if self.rotated:
             move = (self._basis @ move[:, :, None])[:, :, 0]
-        pace = HIGHER * (1 - share) ** 2 if self.rotated and self.steps >= SETTLED else 0.5 * (1 + math.cos(math.pi * share))
+        pace = (1 - share) ** 2 if self.rotated and self.steps >= SETTLED else 0.5 * (1 + math.cos(math.pi * share))
         self._flat = self._flat - self.lr * pace * move
         self.moves = self._flat.view_as(self.moves)
 
