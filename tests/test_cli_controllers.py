@@ -12,6 +12,7 @@ from steerable.cli import execute
 from steerable.generators.dcgan_discriminator import initialised
 from steerable.generators.grouped_dcgan import GroupedDCGAN
 from steerable.generators.module import generator_of
+from steerable.training.domains import judges, measured
 
 FIT = ["--n=300", "--steps=150", "--refine=80", "--device=cpu"]
 
@@ -97,6 +98,16 @@ def test_sampling_with_a_value_gives_each_seed_its_own_answer_and_the_same_as_py
     again = ["apply", f"--recipe={tmp_path / 's' / 'seed-000004.png'}", f"--out={tmp_path / 'b'}", "--device=cpu"]
     assert execute(again) == 0
     assert (tmp_path / "b" / "seed-000004.png").read_bytes() == (tmp_path / "s" / "seed-000004.png").read_bytes()
+
+
+def test_heads_turn_as_far_as_asked_and_keep_everything_else_as_different_as_it_was():
+    """Judged by the network of another seed, which was trained on exact numbers."""
+    generator, judged = load_generator("heads32-control"), measured(judges("heads"))
+    free, turned = (generator(generator.sample(64, seed=0, values=values)) for values in ({}, {"yaw": 25, "background": 0.8}))
+    spread = {name: (float(one(free).std()), float(one(turned).std())) for name, one in judged.items()}
+    assert abs(float(judged["yaw"](turned).mean()) - 25) < 4 and abs(float(judged["background"](turned).mean()) - 0.8) < 0.05
+    assert all(after < 0.4 * before for before, after in (spread["yaw"], spread["background"]))
+    assert all(after > 0.75 * before for name, (before, after) in spread.items() if name not in ("yaw", "background"))
 
 
 @pytest.mark.parametrize(
