@@ -71,6 +71,7 @@ def boxed(page: Page) -> None:
     pen = page.get_by_role("button", name="Draw boxes")
     pen.click()
     expect(page.locator(".big")).to_have_class(re.compile("drawing"))
+    page.locator(".big").scroll_into_view_if_needed()  # on a phone the pen is far below the picture
     frame = page.locator(".big").bounding_box()
     assert frame is not None
     x, y, side = frame["x"], frame["y"], frame["width"]
