@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from toys import linear_generator
 
-from steerable.features.network import measure
+from steerable.features.network import AllColumns, feature, measure
 from steerable.fitting.labels import fit_feature, head_feature, head_state
 
 
@@ -99,6 +99,14 @@ def test_a_head_survives_being_saved(table, generator):
     again = head_feature(tensors, rest, backbone)
     images = generator(generator.sample(5, seed=1))
     assert torch.equal(tone(images), again(images)) and again.report == tone.report
+
+
+def test_a_head_on_measured_columns_says_why_it_is_not_saved(table, generator):
+    columns = AllColumns((feature(lambda images: images.mean((1, 2, 3)), name="mean"),))
+    light = fit_feature(table(lambda mean: int(mean > 0)), backbone=columns, generator=generator, name="light", folds=5)
+    assert light.report["score"] > 0.9
+    with pytest.raises(TypeError, match="reads the measured columns of one session: to save it, fit it on a backbone"):
+        head_state(light)
 
 
 def test_noise_scores_about_its_baseline(table, generator):

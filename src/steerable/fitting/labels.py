@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from steerable.data import image_files, read_columns, read_images
-from steerable.features.network import NetworkFeature
+from steerable.features.network import AllColumns, NetworkFeature
 from steerable.progress import track
 from steerable.protocols import Generator, Images
 from steerable.sampling import latents_of
@@ -117,10 +117,12 @@ def head_state(feature: NetworkFeature) -> tuple[dict[str, Tensor], dict[str, An
     """What a file needs to make the feature again: the head's tensors, and the rest as JSON values.
 
     Raises:
-        TypeError: the feature was not made by ``fit_feature``.
+        TypeError: the feature was not made by ``fit_feature``, or reads measured columns, of which a file says nothing.
     """
     if not isinstance(feature.read, LabelHead):
         raise TypeError(f'"{feature.name}" was not made by fit_feature, so it has no head to save.')
+    if isinstance(feature.network, AllColumns):
+        raise TypeError(f'"{feature.name}" reads the measured columns of one session: to save it, fit it on a backbone, load_backbone().')
     rest = {"name": feature.name, "columns": list(feature.columns), "unit": feature.unit, "report": feature.report}
     return {key: value.clone() for key, value in feature.read.state_dict().items()}, rest
 
