@@ -76,9 +76,8 @@ class DCGANDiscriminator(nn.Module):
             x = F.leaky_relu(F.conv2d(x, self._weight(i, layer), cast(Tensor, layer.bias), stride=2, padding=1), SLOPE)
         if self.compared:
             x = compared_rows(x, self.compared)
-        scores = F.linear(
-            x.flatten(1), self._weight(len(self.layers), self.scores), self.scores.bias
-        ).float()  # (n, 1 + classes): of any class, and what each class adds
+        x = F.linear(x.flatten(1), self._weight(len(self.layers), self.scores), self.scores.bias)
+        scores = x.float()  # (n, 1 + classes): of any class, and what each class adds
         if not self.classes:
             return scores[:, 0]
         assert labels is not None

@@ -58,6 +58,10 @@ def channels_at(width: int, size: int) -> list[int]:
     return [min(WIDEST, max(width, width * 2 ** (doublings - 1 - i))) for i in range(doublings + 1)]
 
 
+def _made_dcgan(mapping: Sequence[Any], wide: Sequence[int], channels: int) -> nn.Module:
+    return GroupedDCGAN(mapping, [*wide[:-1], channels], first=FIRST)
+
+
 def _start_dcgan(generator: Any, discriminator: Any, rng: torch.Generator) -> None:
     initialised(generator.synthesis, rng)
     generator.initialise(rng)
@@ -82,7 +86,7 @@ def _draw_stylegan2(network: Any, w: Tensor, rng: torch.Generator, batch: int, m
 
 BACKBONES: Mapping[str, Backbone] = {
     "dcgan": Backbone(
-        lambda mapping, wide, channels: GroupedDCGAN(mapping, [*wide[:-1], channels], first=FIRST),
+        _made_dcgan,
         lambda wide, channels: DCGANDiscriminator([channels, *reversed(wide[:-1])], last=FIRST, compared=COMPARED),
         _start_dcgan,
         _draw_dcgan,
@@ -90,7 +94,7 @@ BACKBONES: Mapping[str, Backbone] = {
         {"lr": 1e-3, "betas": (0.5, 0.999), "r1": 1.0, "r1_every": 16, "path_length": 0.0, "path_every": 4, "ema": 0.999},
     ),
     "dcgan-bounded": Backbone(
-        lambda mapping, wide, channels: GroupedDCGAN(mapping, [*wide[:-1], channels], first=FIRST),
+        _made_dcgan,
         lambda wide, channels: DCGANDiscriminator([channels, *reversed(wide[:-1])], last=FIRST, compared=COMPARED, bounded=True),
         _start_dcgan,
         _draw_dcgan,
