@@ -21,7 +21,8 @@ from nicegui.events import GenericEventArguments
 NOTHING: Mapping[str, Any] = {}
 
 LATE = 0.1  # seconds after which a slider does not wait for the picture of its last value
-LATER = 0.05  # seconds that texts wait for a picture to travel with
+LATER = 0.05  # seconds in which changes gather that travel together
+WITH = 0.5  # seconds that they wait for a picture that is on its way: a browser lays a page out again for each message
 
 # Properties of elements: [the board, the place on it, {property: value}]. A picture that is on its way is shown before the newest one
 # takes its place: else a quick hand would see none.
@@ -41,21 +42,22 @@ CHANGED = """{
 }"""
 
 # What a hand did, in the words of the markup; a slider takes the number of its row along. Of its values the newest is sent when the picture
-# of the last one has come, or is late: else a server that draws for many would read more than it draws.
+# of the last one has come, or is late: else a server that draws for many would read more than it draws. The number beside a slider is
+# written then too: a browser takes longer for that field than for the slider itself.
 HEARD = """(event) => {
   const one = event.target.closest('[data-%(event)s]'), row = one?.closest('[data-row]');
   if (!one || one.disabled) return;
   const at = 'valueAsNumber' in one ? one.valueAsNumber : null;
-  if (one.type === 'range') {
-    const field = row.querySelector('.amount');
-    if (field) field.value = String(Math.abs(at) < 1e-9 * (one.max - one.min) ? 0 : Number(at.toPrecision(4)));
-  }
   const hand = window.hand ??= {
     asked: -1e9,
     next() { this.asked = -1e9; clearTimeout(this.timer); this.waiting?.(); },
     ask(tell) { this.waiting = null; this.asked = performance.now(); tell(); },
   };
-  const tell = () => emit([one.dataset.%(event)s, Number(row.dataset.row), at]);
+  const tell = () => {
+    const field = one.type === 'range' && row.querySelector('.amount');
+    if (field) field.value = String(Math.abs(at) < 1e-9 * (one.max - one.min) ? 0 : Number(at.toPrecision(4)));
+    emit([one.dataset.%(event)s, Number(row.dataset.row), at]);
+  };
   clearTimeout(hand.timer);
   hand.waiting = null;
   if (event.type !== 'input') return tell();
@@ -66,6 +68,7 @@ HEARD = """(event) => {
 
 Changes = dict[tuple[int, str], dict[str, Any]]
 _waiting: weakref.WeakKeyDictionary[Client, Changes] = weakref.WeakKeyDictionary()
+_expecting: weakref.WeakSet[Client] = weakref.WeakSet()  # pages that a picture is on its way to
 
 
 class Board(ui.html):
@@ -117,8 +120,15 @@ def _changes(client: Client) -> Changes:
     """What is about to be sent to a page."""
     if client not in _waiting:
         _waiting[client] = {}
-        asyncio.get_running_loop().call_later(LATER, _sent, client)
+        asyncio.get_running_loop().call_later(LATER, _due, client, LATER)
     return _waiting[client]
+
+
+def _due(client: Client, waited: float) -> None:
+    if client in _expecting and client in _waiting and waited < WITH:
+        asyncio.get_running_loop().call_later(LATER, _due, client, waited + LATER)
+    else:
+        _sent(client)
 
 
 def _sent(client: Client) -> None:
@@ -154,8 +164,14 @@ def grid(low: float, high: float, at: float, *, steps: int = 240) -> tuple[float
     return float(f"{at - below * step:.10g}"), float(f"{at + above * step:.10g}"), step
 
 
+def expect(client: Client) -> None:
+    """A picture was asked for: what else changes travels with it."""
+    _expecting.add(client)
+
+
 def show(image: ui.interactive_image, url: str) -> None:
     """Another picture in the place of the one that is shown."""
+    _expecting.discard(image.client)
     if not image.source:
         return image.set_source(url)
     with image._props.suspend_updates():

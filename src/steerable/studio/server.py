@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import functools
 import gc
+import sys
 import warnings
 from typing import Any
 
@@ -39,8 +40,10 @@ ELEMENTS = [
     "tabs",
     "timer",
 ]
+SWITCH = 0.0005  # seconds between two threads of Python: torch asks for the interpreter at each operation, and waits this long for it
 M_ARENA_MAX = -8  # of malloc.h
 FIRST = 1.0  # seconds that a page waits for the picture it brings
+GONE = 0.5  # seconds after the last visitor to go
 PAINT = 0.3  # seconds that a browser has to show the page before the server makes more for it
 MESSAGE = 2 * 2**20  # bytes of one message over the socket
 
@@ -78,13 +81,15 @@ def application(workshop: Workshop, *, token: str | None = None) -> limits.Door:
     for element in ELEMENTS:
         getattr(ui, element)
     visits: set[str] = set()
+    tidy = _Tidy()
 
     async def root(request: Request, client: Client) -> None:
         if len(visits) >= limits.VISITS:
             ui.label(f"This studio has its {limits.VISITS} visitors: try again when one of them has closed the page.")
             return
         visits.add(client.id)
-        client.on_delete(functools.partial(_left, visits, client.id))
+        client.on_delete(lambda: visits.discard(client.id))
+        client.on_delete(tidy.soon)
         work = functools.partial(page.opening, workshop, request.query_params.get("state"))
         found = await scheduling.run(workshop.workers, work, patience="seconds") if "state" in request.query_params else work()
         visit = page.build(workshop, *found, origin=str(request.base_url).rstrip("/"))
@@ -93,14 +98,23 @@ def application(workshop: Workshop, *, token: str | None = None) -> limits.Door:
         await visit.drawn(FIRST)
 
     ui.page("/", title="steerable studio", favicon="🎚", response_timeout=60)(root)
-    ui.run_with(app, dark=None, title="steerable studio", reconnect_timeout=15.0, show_welcome_message=False, markdown=False)
+    ui.run_with(app, dark=None, title="steerable studio", reconnect_timeout=10.0, show_welcome_message=False, markdown=False)
     return limits.Door(app, token=token)
 
 
-def _left(visits: set[str], one: str) -> None:
-    """A visitor has gone. When it was the last one, what all of them used goes back to the system."""
-    visits.discard(one)
-    if not visits:
+class _Tidy:
+    """What visitors used goes back to the system when they have gone, in one go for those who go at once."""
+
+    def __init__(self) -> None:
+        self._waits: asyncio.TimerHandle | None = None
+
+    def soon(self) -> None:
+        """A visitor has gone."""
+        if self._waits is not None:
+            self._waits.cancel()
+        self._waits = asyncio.get_running_loop().call_later(GONE, self._now)
+
+    def _now(self) -> None:
         gc.collect()
         with contextlib.suppress(OSError, AttributeError):  # where the C library is another than glibc
             ctypes.CDLL(None).malloc_trim(0)
@@ -117,10 +131,14 @@ def serve(workshop: Workshop, *, host: str, port: int, token: str | None = None,
     import uvicorn
 
     _few_heaps()
+    sys.setswitchinterval(SWITCH)
     # when it starts, NiceGUI looks at every object there is, at torch's outdated ones too
     warnings.filterwarnings("ignore", message=".*reduce_op", category=FutureWarning)
+    everything = application(workshop, token=token)
+    gc.collect()
+    gc.freeze()  # all that is there now stays: the collections that a visitor would wait for need not look at it again
     uvicorn.run(
-        application(workshop, token=token),
+        everything,
         host=host,
         port=port,
         log_level="warning",

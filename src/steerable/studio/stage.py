@@ -58,6 +58,7 @@ class Stage:
         visit.on("history", self._history)
         visit.on("seed", self._begin)
         visit.on("state", self._boxed)
+        visit.on("state", lambda: live.expect(self.image.client))
         visit.on("trouble", self._troubled)
         ui.timer(0.4, self._waiting)
         self._begin()
