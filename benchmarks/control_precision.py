@@ -50,8 +50,6 @@ def main() -> None:
     n = 200 if asked.quick else asked.n
     names = asked.generators or [name for name in shipped.entries() if f"{name}-controllers" in shipped.entries()]
     everything: dict[str, Any] = {"benchmark": "control_precision", "n": n, "seed": asked.seed}
-    if not names:
-        print("no controllable generator ships yet: train one, for example make control DATA=FOLDER, and name its folder.")
     plains = {str(origin.get("domain")): made for made, _, origin in (opened(str(folder), bare=True) for folder in asked.plain)}
     for name in names:
         generator, controllers, origin = opened(name)

@@ -294,7 +294,7 @@ def values(
     generator: options.GeneratorName = options.GENERATOR,
     head: options.Heads = None,
     n: Annotated[int, typer.Option(metavar="NUMBER", min=32, help="Latents that are solved and learned from.")] = 384,
-    population: Annotated[int, typer.Option(metavar="NUMBER", min=40, help="Further latents that are only measured.")] = 2000,
+    population: Annotated[int, typer.Option(metavar="NUMBER", min=40, help="Further latents that are only measured.")] = 6000,
     held_out: Annotated[int, typer.Option(metavar="NUMBER", min=16, help="Latents of the next seed that it is judged on.")] = 64,
     seed: options.Seed = 0,
     with_: options.With = None,

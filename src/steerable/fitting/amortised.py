@@ -1,13 +1,20 @@
 """Fit the controller that answers at once: solutions of ``controls.solve`` are cached, and a small network learns to give them.
 
-    sample -> solve -> relabel -> fit -> judge on latents that were in neither
+    sample -> solve -> relabel -> learn to read -> learn to answer -> judge on latents that were in neither
 
-A solution teaches by the value that it reached, not by the one that was asked: so every solution is exact, those that fell short too. And
-every picture that was only measured teaches that its own value needs no offset. The linear part is a ridge regression, which latents of 100
-numbers and some hundred rows allow; the network learns what is left, as long as it helps on a fifth of the rows that it does not see.
+A solution teaches by the value that it reached, not by the one that was asked: so every solution is exact, those that fell short too.
+Solutions are dear, measurements are cheap: of those a second network F learns what a latent measures without its picture, and the
+controller C is then taught through it, on any latent and any values,
+
+    |F(z + C(z, y)) - y|^2  +  a |C(z*, y*) - (solution of z*)|^2 / s^2  +  a |C(z, F(z))|^2 / s^2
+
+y are values of the population in its deviations, z* were solved and reached y*, s^2 is the solutions' mean square. The second term keeps C
+to what the search would do, which is where what is held is known from; the third leaves a picture alone that has its value. Every answer
+lies in the few directions that the solutions lie in, so that C cannot look for latents that merely please F.
 
 Sources: the network from a value to its latent is GAN-Control's (Shoshan et al., ICCV 2021, section 3.2); learning by what was reached is
-Andrychowicz et al., "Hindsight experience replay", 2017, section 3.2.
+Andrychowicz et al., "Hindsight experience replay", 2017, section 3.2; teaching through a network that foretells what comes of an answer is
+Jordan & Rumelhart, "Forward models: supervised learning with a distal teacher", 1992, section 3.
 """
 
 from __future__ import annotations
@@ -15,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
@@ -37,17 +45,19 @@ from steerable.sampling import measure
 PART = 32  # solutions of one cached part: what an interrupted run loses at most
 MOST = 16  # directions
 EXPLAINED = 0.99  # of the offsets' variance, by the directions that are kept
+LIKE = 0.1  # a, the weight of the solutions and of staying
+BATCH = 256  # rows of a step
 
 
 def fit_controller(
     solve: Solve,
     *,
     n: int = 384,
-    population: int = 2000,
+    population: int = 6000,
     held_out: int = 64,
     seed: int = 0,
-    width: int = 64,
-    steps: int = 600,
+    width: int = 128,
+    steps: int = 1500,
     lr: float = 2e-3,
     decay: float = 1e-1,
     cache: str | os.PathLike[str] | None = None,
@@ -59,7 +69,7 @@ def fit_controller(
         n, seed: latents of the seed that are solved, each for values drawn between the 5th and the 95th percentile.
         population: further latents of the seed that are only measured.
         held_out: latents of seed + 1 on which search and network are compared.
-        width, steps, lr, decay: of the network's two layers and of AdamW.
+        width, steps, lr, decay: of the two layers of either network and of AdamW.
         cache: a folder that keeps the solutions in parts of 32; an interrupted run continues, a longer one adds.
 
     Raises:
@@ -70,18 +80,28 @@ def fit_controller(
     latents, wanted = _asked(solve, n, seed)
     offsets, reached = _solved(solve, latents, wanted, seed, cache)
     basis = _leading(offsets)
+    table = measure(solve.generator, solve.columns, n=n + population, seed=seed, space=solve.space.name, cache=cache)
     solved = torch.cat([latents.values.flatten(1), reached], 1)
-    more = measure(solve.generator, solve.columns, n=n + population, seed=seed, space=solve.space.name, cache=cache).rows(slice(n, None))
-    inputs = torch.cat([solved, torch.cat([more.latents.values.flatten(1), more.values.to(solved)], 1)])
-    places = torch.cat([offsets @ basis.T, solved.new_zeros(population, len(basis))])
-    centre, spread = inputs.mean(0), inputs.std(0).clamp(min=1e-6)
-    seen = (inputs - centre) / spread
-    slopes = torch.stack([ridge(seen, place) for place in places.unbind(1)])
-    straight = torch.cat([slopes, (places.mean(0) - slopes @ seen.mean(0))[:, None]], 1)
-    layers = _learned(seen, places - along(straight, seen), width, steps, lr, decay, seed)
+    read = torch.cat([table.latents.values.flatten(1), table.values.to(solved)], 1)
+    centre, spread = read.mean(0), read.std(0).clamp(min=1e-6)
+    size, told = latents.values[0].numel(), {"width": width, "steps": steps, "lr": lr, "decay": decay}
+    ends = torch.cat([solved[:, :size] + offsets, reached], 1)
+    reader = _reader((torch.cat([read, ends]) - centre) / spread, size, seed=seed, **told)
+    low, high = (torch.tensor([knob.value_at(rank) for knob in solve.knobs]).to(solved) for rank in (5, 95))
+    straight, *layers = _answers(
+        reader,
+        (read - centre) / spread,
+        (solved - centre) / spread,
+        offsets @ basis.T,
+        basis / spread[:size],
+        between=tuple((end - centre[size:]) / spread[size:] for end in (low, high)),
+        seed=seed,
+        **told,
+    )
     fit: dict[str, Any] = {"method": "controller", "n": n, "held out": held_out, "seed": seed, "hold": [one.name for one in solve.hold]}
-    fit |= {"population": population, "width": width, "steps": steps, "lr": lr, "decay": decay}
-    made = Controller(tuple(_range(knob) for knob in solve.knobs), solve.space, basis, straight, layers, centre, spread, fit)
+    fit |= {"population": population, **told}
+    knobs = tuple(_range(knob) for knob in solve.knobs)
+    made = Controller(knobs, solve.space, basis, straight, tuple(layers), centre, spread, fit)
     return replace(made, fit={**fit, "errors": judged(made, solve, held_out=held_out, seed=seed + 1)})
 
 
@@ -167,23 +187,101 @@ def _leading(offsets: Float[Tensor, "n d"]) -> Float[Tensor, "r d"]:
     return right[: min(int((share < EXPLAINED).sum()) + 1, MOST)].contiguous()  # as a file keeps it: products are then the same to the bit
 
 
-def _learned(x: Tensor, y: Tensor, width: int, steps: int, lr: float, decay: float, seed: int) -> tuple[Tensor, ...]:
-    """Two hidden layers that begin as nothing; of all steps the one that did best on every fifth row, which they were not fitted on."""
+def _reader(rows: Float[Tensor, "n i"], size: int, *, width: int, steps: int, lr: float, decay: float, seed: int) -> list[Tensor]:
+    """F: what a latent measures, both in deviations; of all steps the one that did best on every fifth row, which it did not learn from."""
     rng = torch.Generator().manual_seed(seed)
-    sizes, scale = (x.shape[1], width, width, y.shape[1]), y.std().clamp(min=1e-9)
-    layers: list[nn.Parameter] = []
-    for wide, narrow in pairwise(sizes):
-        layers += [nn.Parameter(torch.randn(narrow, wide, generator=rng) / wide**0.5), nn.Parameter(torch.zeros(narrow))]
+    x, y = rows[:, :size], rows[:, size:]
+    network = _begun(x, y, width, rng)
+    fifth = torch.arange(len(x)) % 5 == 4
+    unseen, seen = fifth.nonzero()[:, 0], (~fifth).nonzero()[:, 0]
+
+    def off(some: Tensor) -> Tensor:
+        return (_given(network, x[some]) - y[some]).square().sum(1).mean()
+
+    _descend(
+        network,
+        lambda: off(seen[torch.randint(len(seen), (BATCH,), generator=rng)]),
+        steps,
+        lr,
+        decay,
+        "learn to read",
+        lambda: off(unseen),
+    )
+    return [layer.detach() for layer in network]
+
+
+def _answers(
+    reader: list[Tensor],
+    read: Float[Tensor, "m i"],
+    solved: Float[Tensor, "n i"],
+    places: Float[Tensor, "n r"],
+    basis: Float[Tensor, "r d"],
+    *,
+    between: tuple[Tensor, ...],
+    width: int,
+    steps: int,
+    lr: float,
+    decay: float,
+    seed: int,
+) -> list[Tensor]:
+    """C: [z, y] -> places along the basis, taught through the reader."""
+    rng = torch.Generator().manual_seed(seed + 1)
+    size, scale = basis.shape[1], places.square().sum(1).mean().clamp(min=1e-18).sqrt()
+    network, (low, high) = _begun(solved, places / scale, width, rng), between
+
+    def off() -> Tensor:
+        z = read[torch.randint(len(read), (BATCH,), generator=rng), :size]
+        y = low + (high - low) * torch.rand(BATCH, len(low), generator=rng).to(z)
+        some = torch.randint(len(solved), (BATCH,), generator=rng)
+        came = _given(reader, z + scale * _given(network, torch.cat([z, y], 1)) @ basis)
+        unlike = (_given(network, solved[some]) - places[some] / scale).square().sum(1)
+        left = _given(network, torch.cat([z, _given(reader, z)], 1)).square().sum(1)
+        return (came - y).square().sum(1).mean() + LIKE * (unlike.mean() + left.mean())
+
+    _descend(network, off, steps, lr, decay, "learn to answer")
+    straight, *layers = (layer.detach() for layer in network)
+    return [scale * straight, *layers[:-2], scale * layers[-2], scale * layers[-1]]
+
+
+def _begun(x: Float[Tensor, "n i"], y: Float[Tensor, "n o"], width: int, rng: torch.Generator) -> list[nn.Parameter]:
+    """A ridge regression, and two hidden layers beside it that begin as nothing."""
+    slopes = torch.stack([ridge(x, column) for column in y.unbind(1)])
+    layers = [nn.Parameter(torch.cat([slopes, (y.mean(0) - slopes @ x.mean(0))[:, None]], 1))]
+    for wide, narrow in pairwise((x.shape[1], width, width, y.shape[1])):
+        layers += [nn.Parameter((torch.randn(narrow, wide, generator=rng) / wide**0.5).to(x)), nn.Parameter(x.new_zeros(narrow))]
     nn.init.zeros_(layers[-2])
-    unseen = torch.arange(len(x)) % 5 == 4
-    rule = torch.optim.AdamW(layers, lr=lr, weight_decay=decay)
-    best, kept = torch.inf, [layer.detach().clone() for layer in layers]
-    for _ in progress.track(range(steps), "fit the controller"):
-        squares = (layered(tuple(layers), x) - y / scale).square().sum(1)
-        unlearned = float(squares.detach()[unseen].mean())
-        if unlearned < best:
-            best, kept = unlearned, [layer.detach().clone() for layer in layers]
+    return layers
+
+
+def _given(network: Sequence[Tensor], x: Tensor) -> Tensor:
+    return along(network[0], x) + layered(tuple(network[1:]), x)
+
+
+def _descend(
+    network: list[nn.Parameter],
+    loss: Callable[[], Tensor],
+    steps: int,
+    lr: float,
+    decay: float,
+    label: str,
+    judge: Callable[[], Tensor] | None = None,
+) -> None:
+    """AdamW with a step size that falls as a cosine; with a judge, looked at every 20 steps, the best weights are kept."""
+    rule = torch.optim.AdamW(network, lr=lr, weight_decay=decay)
+    falls = torch.optim.lr_scheduler.CosineAnnealingLR(rule, steps)
+    best, kept = float("inf"), [layer.detach().clone() for layer in network]
+    for step in progress.track(range(steps + 1), label):
+        if judge is not None and step % 20 == 0:
+            with torch.no_grad():
+                now = float(judge())
+            if now < best:
+                best, kept = now, [layer.detach().clone() for layer in network]
+        if step == steps:
+            break
         rule.zero_grad()
-        squares[~unseen].mean().backward()
+        loss().backward()
         rule.step()
-    return (*kept[:-2], kept[-2] * scale, kept[-1] * scale)
+        falls.step()
+    if judge is not None:
+        for layer, good in zip(network, kept, strict=True):
+            layer.data = good

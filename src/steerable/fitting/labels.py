@@ -260,7 +260,7 @@ def _fit(rows: np.ndarray, target: _Target, seed: int, held_out: float) -> tuple
     count = max(round(held_out * len(rows)), len(target.classes), 2)
     count = min(count, len(rows) - max(len(target.classes), 2))
     stratify = target.values if target.classes else None
-    train, test = train_test_split(np.arange(len(rows)), test_size=count, random_state=seed, stratify=stratify)
+    train, test = map(np.asarray, train_test_split(np.arange(len(rows)), test_size=count, random_state=seed, stratify=stratify))
     head, strength = _head(rows[train], target.values[train], target.classes, seed)
     return head, _report(rows, target, strength) | {"held_out_rows": len(test)} | _scored(_told(head, rows[test]), target, train, test)
 

@@ -46,8 +46,8 @@ class DCGANDiscriminator(nn.Module):
         self.classes, self.compared, self.bounded = classes, compared, bounded
         self.layers = nn.ModuleList(nn.Conv2d(narrow, wide, 4, 2, 1) for narrow, wide in pairwise(widths))
         self.scores = nn.Linear((widths[-1] + bool(compared)) * last**2, 1 + (classes or 0))
-        for i, layer in enumerate((*self.layers, self.scores) if bounded else ()):
-            self.register_buffer(f"stretched{i}", torch.ones(layer.weight.shape[0]))
+        for i, wide in enumerate((*widths[1:], self.scores.out_features) if bounded else ()):
+            self.register_buffer(f"stretched{i}", torch.ones(wide))
 
     def initialise(self, rng: torch.Generator) -> None:
         """Weights that keep the size of signals from layer to layer, no bias."""

@@ -142,7 +142,7 @@ class Driving:
 
     def _next(self) -> None:
         work = functools.partial(_stepped, self.trip, self.visit.state, self.visit.bench, self.move.value, self.stick, self.pair.value)
-        self._steps.ask(functools.partial(work, float(self.speed.value)), self._stepped)
+        self._steps.ask(functools.partial(work, float(self.speed.value or 0.0)), self._stepped)
 
     def _stepped(self, found: tuple[Trip, Frame]) -> None:
         trip, frame = found

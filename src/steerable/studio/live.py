@@ -173,7 +173,8 @@ def show(image: ui.interactive_image, url: str) -> None:
     """Another picture in the place of the one that is shown."""
     _expecting.discard(image.client)
     if not image.source:
-        return image.set_source(url)
+        image.set_source(url)
+        return
     with image._props.suspend_updates():
         image.set_source(url)
     _changes(image.client).setdefault((image.id, "img"), {})["picture"] = url

@@ -63,9 +63,10 @@ def build(workshop: Workshop, state: State, bench: Bench, trouble: str = "", *, 
             people.People(visit)
         knobs.Rows(visit)
         with ui.column().classes("gap-3 no-wrap side"), ui.element("section").classes("pane column").props('aria-label="Tools"'):
-            with ui.tabs(value=next(iter(TABS))).props("dense no-caps align=justify inline-label").classes("w-full") as tabs:
+            with ui.tabs().props("dense no-caps align=justify inline-label").classes("w-full") as tabs:
                 for name in TABS:
                     ui.tab(name)
+            tabs.set_value(next(iter(TABS)))
             places = {name: ui.element("div").classes("w-full").props(f'role="tabpanel" aria-label="{name}"') for name in TABS}
     panels: dict[str, object] = {}
 
@@ -77,7 +78,7 @@ def build(workshop: Workshop, state: State, bench: Bench, trouble: str = "", *, 
             with places[chosen]:
                 panels[chosen] = TABS[chosen](visit, origin) if chosen == "Share" else TABS[chosen](visit)
 
-    tabs.on_value_change(lambda event: open_tab(event.value))
+    tabs.on_value_change(lambda event: open_tab(str(event.value)))
     open_tab(next(iter(TABS)))
     opening = visit.latest()
 

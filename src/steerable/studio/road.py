@@ -129,9 +129,9 @@ class Road:
 
     def _rises(self, path: Path) -> bool | None:
         """Whether the one column that moves is larger at the end; None where several move."""
-        moves = self.trajectory.move
-        if len(moves) > 1 or len(moves[0].columns) > 1:
+        moved, *others = self.trajectory.move
+        if others or len(moved.columns) > 1:
             return None
         with torch.no_grad():
-            begun, ended = (moves[0](self.trajectory.generator(point))[0, 0] for point in (path.waypoints[0], path.end))
+            begun, ended = (moved(self.trajectory.generator(point))[0, 0] for point in (path.waypoints[0], path.end))
         return bool(ended > begun)

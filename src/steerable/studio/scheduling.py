@@ -54,7 +54,8 @@ class Latest:
     """
 
     def __init__(self, workers: Workers, failed: Callable[[Exception], None], *, patience: Patience = "picture") -> None:
-        self.workers, self.failed, self.patience = workers, failed, patience
+        self.workers, self.failed = workers, failed
+        self.patience: Patience = patience
         self._waiting: tuple[Callable[[], Any], Callable[[Any], None], Patience] | None = None
         self._task: asyncio.Task[None] | None = None
 

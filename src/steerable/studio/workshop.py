@@ -135,7 +135,7 @@ def _shipped_controls(generator: ModuleGenerator) -> list[tuple[str, Directions]
             continue
         content = (SHIPPED / file).read_bytes()
         if hashlib.sha256(content).hexdigest() != entry["sha256"]:
-            raise ValueError(f"checksum mismatch: {file} is not the file that was shipped. {zoo.REINSTALL}")
+            raise ValueError(f"checksum mismatch: {file} is not the file that was shipped. {shipped_files.REINSTALL}")
         control = store.control_of(content, what=file, generator=generator)
         found.append((entry["group"], _on(control, generator)))
     for one in shipped_files.entries().values():
