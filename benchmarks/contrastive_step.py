@@ -54,8 +54,8 @@ def steps(batch: int, count: int) -> dict[str, Any]:
     groups = digits()
     watches = calibrate(source, groups)
     options = {"backbone": "dcgan", "size": 32, "channels": 1, "batch": batch, "width": 48, "hidden": 64, "variety": 1.0,
-               "population": 1.0, "warm_up": 0, "lr": 1e-3, "r1": 1.0, "path_length": 0.0, "ema": 0.999, "precision": "float32",
-               "seed": 0}  # fmt: skip
+               "population": 1.0, "agreement": 8.0, "warm_up": 0, "lr": 1e-3, "r1": 1.0, "path_length": 0.0, "ema": 0.999,
+               "precision": "float32", "seed": 0}  # fmt: skip
     trainings = {
         PLAIN: Training(source, groups, watches, {**options, "contrast": 0.0}),
         GROUPS: Training(source, groups, watches, {**options, "contrast": 1.0}),

@@ -6,10 +6,12 @@ import pytest
 import torch
 from toys import LinearGenerator, OnePixel, linear_generator
 
+from steerable.controls.search import usually
 from steerable.controls.solve import Solve
 from steerable.features.network import feature
 from steerable.features.regions import PartPixels
 from steerable.fitting.axes import fit_axes
+from steerable.sensitivity import Generated
 
 A, B, C = OnePixel(0, 0), OnePixel(1, 1), OnePixel(2, 2)
 
@@ -50,6 +52,21 @@ def test_a_part_is_held_where_the_picture_shows_it_and_a_picture_without_it_is_l
     assert "no hat in its picture" in held.said(row)[0] and "no hat" in held.rows([row]).said()[0]
     assert held.held == ("hat",) and held.moved[~light, held.columns.index("hat")].eq(0).all()
     assert not free.stayed
+
+
+def test_what_usually_changes_a_wide_hold_is_known_from_the_population(generator):
+    left = feature(lambda images: images[..., :2].flatten(1), name="left", columns=[f"left-{i}" for i in range(24)])
+    around = Generated(generator, (left,), generator.sample(200, seed=4), (0.5,))
+    rows = generator.matrix.view(3, 4, 4, -1)[..., :2, :].reshape(24, -1)
+    exact = 0.25 * rows.T @ rows / 24  # of a linear generator it is the same everywhere
+    found = usually(around, 24)
+    assert float((found - exact).norm()) < 0.15 * float(exact.norm())
+
+    latents = generator.sample(5, seed=3)
+    asked = {"set": {A.name: 0.4}, "features": [A], "population": 80}
+    held, free = (Solve(generator, hold=hold, holding=0, **asked).solve(latents).latents for hold in ([left], []))
+    drift = [float((left(generator(one)) - left(generator(latents))).square().mean()) for one in (held, free)]
+    assert drift[0] < 0.9 * drift[1]  # before any step that draws it back
 
 
 def test_without_a_hold_the_other_pixel_moves(generator):

@@ -18,6 +18,7 @@ from steerable.training.contrastive import (
     calibrated,
     calibrated_variety,
     contrastive_loss,
+    disagreement,
     pairwise,
     read_all,
     variety_loss,
@@ -144,6 +145,29 @@ def test_a_smoothed_feature_sees_no_checkerboard_and_the_same_brightness():
     weights = torch.tensor([1.0, 2, 1]) / 4
     assert torch.allclose(smooth[:, 0, 1, 1], weights @ images[:, 0, :3, :3] @ weights, atol=1e-6)
     assert torch.equal(corner.read(images), corner.feature(binomial(images)))
+
+
+def test_no_gradient_reaches_what_is_darker_than_a_clipped_feature_sees():
+    images = torch.full((1, 1, 8, 8), -1.0)
+    images[..., :4] = -0.9  # a haze
+    images[..., 6:] = 0.6
+    images.requires_grad_()
+    clipped = Contrast(BRIGHTNESS, "l1", clipped=0.15)
+    (pull,) = torch.autograd.grad(clipped.read(images).sum(), images)
+    assert not pull[..., :6].any() and (pull[..., 6:] > 0).all()
+    shown = clipped.shown(images)
+    assert (shown[..., :6] == -1).all() and float(shown.detach().max()) == pytest.approx(2 * (0.8 - 0.15) / 0.85 - 1)
+    assert torch.allclose(clipped.shown(torch.ones(1, 1, 4, 4)), torch.ones(1, 1, 4, 4))  # white stays white
+    with pytest.raises(ValueError, match="clipped is a level"):
+        Contrast(BRIGHTNESS, "l1", clipped=1.0)
+
+
+def test_pictures_of_one_group_disagree_as_often_as_their_classes_differ():
+    sure = torch.eye(3)[[0, 0, 1]]
+    same = torch.tensor([[1, 1, 1], [1, 1, 0], [1, 0, 1]]).bool()
+    assert float(disagreement(sure, same)) == pytest.approx(0.5)  # of the two pairs that share it one is told apart
+    torn = torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    assert float(disagreement(torn, same)) == pytest.approx((0.5 + 1) / 2)
 
 
 def test_a_population_is_as_far_from_another_as_it_was_shifted():

@@ -24,7 +24,7 @@ from steerable.training.controllable import Training, calibrate, train_controlla
 
 SOURCE = read_source(bars(), size=16)
 OPTIONS = {"backbone": "dcgan", "size": 16, "channels": 1, "batch": 16, "width": 4, "hidden": 8, "contrast": 0.5, "variety": 1.0,
-           "population": 0.5, "warm_up": 2, "lr": 2e-4, "r1": 0.1, "path_length": 1.0, "ema": 0.9, "precision": "float32",
+           "population": 0.5, "agreement": 8.0, "warm_up": 2, "lr": 2e-4, "r1": 0.1, "path_length": 1.0, "ema": 0.9, "precision": "float32",
            "seed": 0}  # fmt: skip
 WATCHES = calibrate(SOURCE, groups(), size=16)
 TERMS = {"discriminator", "generator", "slant", "slant spread", "brightness", "brightness spread", "rest"}

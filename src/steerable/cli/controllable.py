@@ -112,6 +112,9 @@ def controllable(
             metavar="NUMBER", help="Weight of the term that keeps what is measured spread as in the real pictures; 0 leaves it out."
         ),
     ] = 3.0,
+    agreement: Annotated[
+        float, typer.Option(metavar="NUMBER", help="Weight of the term for pictures that share a group of classes and are told apart.")
+    ] = 8.0,
     warm_up: Annotated[int, typer.Option(metavar="STEPS", min=0, help="Over which --contrast grows from 0.")] = 500,
     near: Annotated[float, typer.Option(metavar="PERCENT", help="Percentile of the distances to the nearest picture, for tau+.")] = 50.0,
     far: Annotated[float, typer.Option(metavar="PERCENT", help="Percentile of the distances to all pictures, for tau-.")] = 5.0,
@@ -192,6 +195,7 @@ def controllable(
         contrast=contrast,
         variety=variety,
         population=population,
+        agreement=agreement,
         warm_up=warm_up,
         near=near,
         far=far,

@@ -2,13 +2,14 @@
 
 Everything is in deviations of the population. Let ``G`` (k, d) be the lines' gradients and ``C`` the metric of a step,
 
-    C = 1/s^2 + weight J'J,      D = C^-1 G' (G C^-1 G')^-1
+    C = 1/s^2 + weight (J'J + u E[H'H]),      D = C^-1 G' (G C^-1 G')^-1
 
-with J of held features that are narrow; columns of D are the shortest moves by one deviation of each value. Then
+with J of held features that are narrow, here, and H of those that are wide, over the population: what usually changes a person is moved
+less, before anybody looks at this one. Columns of D are the shortest moves by one deviation of each value. Then
 
 1. the k coordinates along D are found by a scan, which also says what is reachable, and by Broyden's secant steps (1965, eq. 4.5);
-2. what is held and wide (an identity of 128 numbers bends too much for one linear model) is drawn back by steps down the gradient of its
-   squared drift in the null space of G, each as long as the last ones were worth, while the values are kept;
+2. what is held and wide (an identity of 128 numbers bends too much for one linear model) is drawn back by conjugate gradients of its
+   squared drift in the null space of G (Polak & Ribiere 1969), each step as long as the last ones were worth, while the values are kept;
 3. what is still missing is asked from the set columns' own gradients here, Gauss-Newton, for a limited way.
 """
 
@@ -27,6 +28,8 @@ from steerable.sensitivity import Generated, jacobian, operator
 REACH = 4.0  # deviations of a column that the scan looks to either side, as the line predicts them
 NARROW = 8  # columns up to which a held feature is held by its Jacobian at the start
 FARTHEST = 1.2  # from the mean latent, in the distance that 99 of 100 latents keep
+USUALLY = 0.3  # u
+PROBES = 12  # mixes of the columns at each latent
 ONSET = 0.2  # first step that draws drift back, as a fraction of the way so far
 
 
@@ -45,9 +48,9 @@ class Effort:
 
     points: int = 9
     rounds: int = 5
-    holding: int = 12
+    holding: int = 24
     trust: float = 0.25
-    weight: float = 20.0
+    weight: float = 60.0
     tolerance: float = 0.03
 
 
@@ -66,9 +69,12 @@ class Search:
         sides: set columns as what moves, held features as what is held.
         gradients: (k, d) of the set columns, in deviations.
         size: deviation of a latent's numbers.
+        usual: E[H'H] of wide held features, see ``usually``; None where there are none.
     """
 
-    def __init__(self, sides: Sides, gradients: Float[Tensor, "k d"], size: float, effort: Effort) -> None:
+    def __init__(
+        self, sides: Sides, gradients: Float[Tensor, "k d"], size: float, effort: Effort, usual: Float[Tensor, "d d"] | None = None
+    ) -> None:
         self.sides, self.effort, self.size = sides, effort, size
         self.start = sides.latents.values.flatten(1)  # (n, d)
         self.count = len(sides.move)
@@ -82,6 +88,8 @@ class Search:
             local = self.held.only([i in self.narrow for i in range(len(sides.hold))])
             self.rows = jacobian(local, sides.latents.values)[1].detach() / self._columns**0.5  # (n, m, d)
             metric = metric + effort.weight * self.rows.mT @ self.rows
+        if holds and usual is not None:
+            metric = metric + effort.weight * USUALLY * usual.to(metric)
         self.factor = torch.linalg.cholesky(metric)
         self.trusted = gradients.to(self.start).expand(n, -1, -1)  # (n, k, d)
         self.lines = self._moves(self.trusted)  # (n, d, k)
@@ -135,25 +143,33 @@ class Search:
         return torch.cat([scale * read[one.name] for scale, one in zip(scales, self.sides.move, strict=True)], 1)
 
     def _held(self, best: Tensor, target: Tensor) -> Tensor:
-        """Down the gradient of the held drift, on the set of latents that keep the values."""
+        """Down the held drift by conjugate gradients, on the set of latents that keep the values."""
         share = torch.full_like(target[:, :1], ONSET)
         miss = target - self.values(best)
         within = miss.abs().amax(1).clamp(min=self.effort.tolerance)  # no value may get worse than it is
         cost, slope = self._cost(best)
+        down, way, turn = self._free(slope), torch.zeros_like(best), torch.zeros_like(cost)
         for _ in range(self.effort.holding):
-            step = torch.cholesky_solve(slope[..., None], self.factor)
-            step = -(step - self.lines @ (self.trusted @ step))[..., 0]
+            way = down + turn[:, None] * way
+            step = -way
             length = share * (best - self.start).norm(dim=1, keepdim=True)
             trial = best + length * step / step.norm(dim=1, keepdim=True).clamp(min=1e-12)
             trial = self._plausible(trial + (self.lines @ miss.clamp(-0.5, 0.5)[..., None])[..., 0])
             off, (dear, steeper) = target - self.values(trial), self._cost(trial)
             better = ((dear < cost) & (off.abs().amax(1) <= within))[:, None]
-            best, slope = torch.where(better, trial, best), torch.where(better, steeper, slope)
+            free, fell = self._free(steeper), (down * slope).sum(1).clamp(min=1e-12)
+            turn = torch.where(better[:, 0], (free * (steeper - slope)).sum(1).clamp(min=0) / fell, 0)  # 0: steepest descent again
+            best, slope, down = (torch.where(better, new, old) for new, old in ((trial, best), (steeper, slope), (free, down)))
             cost = torch.where(better[:, 0], dear, cost)
             # a step that only missed the values tells where they are: the next one starts with that
             miss = torch.where(better, off, torch.where((dear < cost)[:, None], miss + off, miss))
             share = torch.where(better, share * 1.3, share * 0.6)
         return best
+
+    def _free(self, slope: Tensor) -> Float[Tensor, "n d"]:
+        """What goes down fastest by the metric, where the set columns do not notice."""
+        step = torch.cholesky_solve(slope[..., None], self.factor)
+        return (step - self.lines @ (self.trusted @ step))[..., 0]
 
     def _cost(self, point: Tensor) -> tuple[Float[Tensor, " n"], Float[Tensor, "n d"]]:
         """Held drift and way so far, and the gradient of both."""
@@ -198,6 +214,20 @@ class Search:
             for i in range(self.count)
         ]
         return torch.stack(rows, 1), grid
+
+
+def usually(held: Generated, columns: int, *, seed: int = 0) -> Float[Tensor, "d d"]:
+    """E[H'H] in mean squares over ``columns``, of g g' with g the gradients of random mixes of columns at the latents of ``held``.
+
+    Every latent counts the same, as if its trace were the median one: a few whose networks are at their limits would outweigh all others.
+    """
+    values = held.latents.values
+    model, rng = operator(held, values), torch.Generator().manual_seed(seed)
+    rows = [model.pull(torch.randn(len(values), 1, model.features.shape[1], generator=rng).to(values))[:, 0] for _ in range(PROBES)]
+    gradients = torch.stack(rows, 1).detach().flatten(2)  # (n, PROBES, d)
+    traces = gradients.square().sum((1, 2))
+    gradients = gradients * (traces.median() / traces.clamp(min=1e-30)).sqrt()[:, None, None]
+    return torch.einsum("npi,npj->ij", gradients, gradients) / (PROBES * len(values) * columns)
 
 
 def crossing(grid: Float[Tensor, " p"], scan: Float[Tensor, "n k p k"], target: Float[Tensor, "n k"]) -> tuple[Tensor, Tensor]:

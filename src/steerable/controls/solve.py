@@ -21,13 +21,15 @@ from steerable import checks, progress
 from steerable.controls import asked, solution
 from steerable.controls.census import Census, census
 from steerable.controls.directions import Directions
-from steerable.controls.search import Effort, Search
-from steerable.controls.sides import Anchored, Population, listed, missing, population_of, sides_of
+from steerable.controls.search import NARROW, Effort, Search, usually
+from steerable.controls.sides import Anchored, Population, Sides, listed, missing, population_of, sides_of
 from steerable.controls.solution import Solution
 from steerable.features import ready
 from steerable.features.network import measure
 from steerable.protocols import Amounts, Feature, Generator, Images, Knob, Latents, LatentSpace, home
+from steerable.sensitivity import Generated
 
+LOOKED_AT = 48  # latents of the census whose Jacobians say what usually changes a wide held feature
 WIDE = 8  # columns from which on a feature is shown as one distance
 
 
@@ -64,6 +66,7 @@ class Solve:
     weights: tuple[float, ...] = field(init=False)
     judges: Mapping[str, Feature] = field(init=False)
     lines: Tensor = field(init=False)
+    _usual: dict[str, Tensor | None] = field(init=False, repr=False)
 
     def __init__(
         self,
@@ -118,6 +121,7 @@ class Solve:
             "watched": watched,
             "weights": weights,
             "judges": known,
+            "_usual": {},
             "lines": torch.stack([counted.gradient(name).cpu() for name in names]),
         }
         for key, value in given.items():
@@ -167,7 +171,8 @@ class Solve:
             some = latents[clear] if hidden else latents
             sides = sides_of(self.generator, some, self.columns, self.hold, weights, self.population)
             size = float(self.census.latents.values.flatten(1).std(0).square().mean().sqrt())
-            found = Search(sides, self.lines / spread.cpu()[:, None], size, self.effort).found(wanted[clear].to(spread) / spread)
+            search = Search(sides, self.lines / spread.cpu()[:, None], size, self.effort, self._usually(sides))
+            found = search.found(wanted[clear].to(spread) / spread)
             point[clear] = found.point
             reachable[clear] = found.reachable * spread[:, None]
         moved = latents.at(point)
@@ -223,6 +228,19 @@ class Solve:
             deviations=torch.cat(deviations).clamp(min=1e-9),
             held=tuple(name for one in self.hold for name in ([one.name] if len(one.columns) > WIDE else one.columns)),
         )
+
+    def _usually(self, sides: Sides) -> Tensor | None:
+        """E[H'H] of what is held and wide, from latents of the census; of regions that pictures decide nothing is known beforehand."""
+        if "held" not in self._usual:
+            places = [
+                i
+                for i, one in enumerate(self.hold)
+                if sides.widths[len(self.columns) + i] > NARROW and one.differentiable and not isinstance(one, Anchored)
+            ]
+            features, scales = tuple(self.hold[i] for i in places), tuple(sides.scales[len(self.columns) + i] for i in places)
+            around = Generated(self.generator, features, self.census.latents[:LOOKED_AT], scales)
+            self._usual["held"] = usually(around, sum(sides.widths[len(self.columns) :])) if places and self.effort.weight else None
+        return self._usual["held"]
 
     def _spread(self, feature: Feature) -> Tensor:
         """One population deviation of every column."""

@@ -27,9 +27,9 @@ from steerable.controls.groups import Controllers, GroupController
 from steerable.generators.module import row_seed
 from steerable.protocols import Feature, Generator, Knob, Latents
 from steerable.sampling import observe
+from steerable.training.contrastive import CLASSES
 
 PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
-CLASSES = "probability"  # the unit of features whose columns are classes
 SURE = 0.8  # a picture teaches its class where its probability is higher than this
 ENDS = 256  # latents whose ends of the range are measured
 LEAST = 200  # samples to fit on

@@ -6,7 +6,7 @@ d_k compares what one measurement reads from two pictures. Columns are divided b
 mean over pairs of them, so that 1 is "as different as two real pictures" whatever is measured, and one weight suits all groups.
 ``calibrated`` takes near and far (tau+ and tau-) from real pictures. ``variety_loss`` keeps the groups that measure nothing alive.
 ``Population`` keeps the measurements spread as those of real pictures are: "as different as can be" is no wish of the data, and half a
-digit none either.
+digit none either. ``disagreement`` is of classes: embeddings can be near each other on two sides of a border.
 
 All pairs of a batch are compared at once. Source: Shoshan et al., "GAN-Control: explicitly controllable GANs", ICCV 2021, eq. 1 and 2
 and its supplement for the thresholds; the variety term follows Mao et al., "Mode seeking generative adversarial networks for diverse
@@ -34,6 +34,7 @@ Comparison = Literal["squared-l2", "l1", "cosine"]
 Scaling = Literal["column", "feature"]
 COMPARISONS = ("squared-l2", "l1", "cosine")
 CALIBRATED_ON = 1000  # real pictures, as in the paper's tool
+CLASSES = "probability"  # the unit of features whose columns are classes
 PERCENTILES = (20, 50, 80)
 
 
@@ -48,6 +49,8 @@ class Contrast:
         resolution: side in pixels that it is shown it at; the picture's own by default.
         smoothed: whether it is shown the picture through the binomial filter (1, 2, 1) / 4 along both sides, which lets no checkerboard
             through: a network is fooled by one long before a person sees it.
+        clipped: what is darker than this, from 0 for black to 1 for white, is shown black, and what is brighter darker in proportion: no
+            gradient reaches a black background, where every measurement that adds pixels up would raise a haze.
         weight: of its loss.
         scaling: whether every column is divided by its own spread, or all by their common one, as pixels are.
         near, far: tau+ and tau-, in mean distances of two real pictures; measured where left out.
@@ -58,6 +61,7 @@ class Contrast:
     crop: float = 1.0
     resolution: int | None = None
     smoothed: bool = False
+    clipped: float = 0.0
     weight: float = 1.0
     scaling: Scaling = "column"
     near: float | None = None
@@ -73,6 +77,8 @@ class Contrast:
             raise ValueError(
                 f'"{name}": crop is a share above 0 up to 1, resolution 4 pixels or more; got {self.crop} and {self.resolution}.'
             )
+        if not 0 <= self.clipped < 1:
+            raise ValueError(f'"{name}": clipped is a level from 0 up to below 1, got {self.clipped}.')
         if not self.weight > 0 or not math.isfinite(self.weight):
             raise ValueError(f'"{name}": the weight of a loss is a number above 0, got {self.weight}.')
         check_thresholds(name, self.near, self.far)
@@ -87,9 +93,9 @@ class Contrast:
         return self.feature(self.shown(images)).float()
 
     @property
-    def view(self) -> tuple[float, int | None, bool]:
+    def view(self) -> tuple[float, int | None, bool, float]:
         """What decides ``shown``: contrasts of one view are shown the same."""
-        return self.crop, self.resolution, self.smoothed
+        return self.crop, self.resolution, self.smoothed, self.clipped
 
     def shown(self, images: Images) -> Float[Tensor, "n c side side"]:
         """The part of the pictures that the feature is shown, as it is shown it."""
@@ -100,7 +106,8 @@ class Contrast:
             images = images[..., start : start + shown, start : start + shown]
         if self.resolution is not None and images.shape[-1] != self.resolution:
             images = F.interpolate(images, (self.resolution, self.resolution), mode="bilinear", antialias=True, align_corners=False)
-        return binomial(images) if self.smoothed else images
+        images = binomial(images) if self.smoothed else images
+        return F.relu((images + 1) / 2 - self.clipped) * (2 / (1 - self.clipped)) - 1 if self.clipped else images
 
 
 def binomial(images: Images) -> Images:
@@ -131,6 +138,11 @@ class Population:
 
     contrast: Contrast
     ordered: Float[Tensor, "k m"]
+
+    @property
+    def classes(self) -> bool:
+        """Whether the columns are the probabilities of classes."""
+        return self.contrast.feature.unit == CLASSES
 
     def loss(self, values: Float[Tensor, "n m"]) -> Float[Tensor, ""]:
         """Wasserstein-1 of each column over its real spread, mean: the n values in order against as many quantiles of the real ones."""
@@ -217,6 +229,15 @@ def contrastive_loss(distances: Float[Tensor, "n n"], same: Bool[Tensor, "n n"],
 def variety_loss(distances: Float[Tensor, "n n"], pairs: Bool[Tensor, "n n"], *, far: float) -> Float[Tensor, ""]:
     """How much pairs that share all that is measured fall short of the difference of real ones, mean over them."""
     return _mean((far - distances).relu(), pairs)
+
+
+def disagreement(probabilities: Float[Tensor, "n c"], same: Bool[Tensor, "n n"]) -> Float[Tensor, ""]:
+    """Total variation distance of the classes of two pictures, (1/2) sum_c |p_c - q_c|, mean over the pairs that ``same`` names.
+
+    It is how often both cannot be told the same, whoever tells them from these probabilities.
+    """
+    pairs = ~torch.eye(len(probabilities), dtype=torch.bool, device=probabilities.device)
+    return _mean(torch.cdist(probabilities, probabilities, p=1) / 2, same & pairs)
 
 
 def _mean(terms: Tensor, chosen: Tensor) -> Tensor:

@@ -1,12 +1,12 @@
 """A generator that is controllable by construction: groups of its latent that one measurement each, and no other, decides.
 
     D:  H(real, x) + H(generated, G(z)) + r1 R1
-    G:  H(real, G(z)) + c(t) ( sum_k L_k + L_variety + q sum_k W_k ) + p (|J'y| - a)^2
+    G:  H(real, G(z)) + c(t) ( sum_k (L_k + q W_k + b T_k) + L_variety ) + p (|J'y| - a)^2
 
 L_k is the contrastive loss of ``contrastive``, over all pairs of a batch in which rows share groups (``groups``), W_k how far what it
-measures is spread otherwise than in real pictures; c(t) grows from 0 over the warm-up, so that there are pictures before there is order
-among them; the last term is the path length of StyleGAN 2. With ``contrast`` 0 it is the plain generator of the same kind, which the
-others are compared to.
+measures is spread otherwise than in real pictures, T_k how often pictures that share a group of classes are told apart; c(t) grows from 0
+over the warm-up, so that there are pictures before there is order among them; the last term is the path length of StyleGAN 2. With
+``contrast`` 0 it is the plain generator of the same kind, which the others are compared to.
 
 A domain is a source of pictures and an ordered list of groups; a backbone is an entry of ``backbones``. ``steerable`` is the other training
 of this folder, ``loop`` keeps both, ``processes`` shares a batch among several.
@@ -40,6 +40,7 @@ from steerable.training.contrastive import (
     Watch,
     calibrated,
     calibrated_variety,
+    disagreement,
     read_all,
     variety_loss,
 )
@@ -116,6 +117,7 @@ def train_controllable(
     contrast: float = 0.4,
     variety: float = 1.0,
     population: float = 3.0,
+    agreement: float = 8.0,
     warm_up: int = 500,
     near: float = 50.0,
     far: float = 5.0,
@@ -148,6 +150,7 @@ def train_controllable(
         contrast: weight of the contrastive losses after the warm-up; 0 trains the plain generator.
         variety: of the term for groups that measure nothing, beside a contrastive loss of 1.
         population: q, of the term that keeps measurements spread as in real pictures, beside a contrastive loss of 1.
+        agreement: b, of the term for pictures that share a group of classes and are told apart, beside a contrastive loss of 1.
         warm_up: steps over which ``contrast`` grows from 0.
         near, far: percentiles for thresholds, see ``calibrate``.
         lr, r1, path_length, ema: step size, weights of the penalty and of the path length, decay of the average; by default the backbone's.
@@ -174,6 +177,7 @@ def train_controllable(
         contrast=contrast,
         variety=variety,
         population=population,
+        agreement=agreement,
         warm_up=warm_up,
         moments=moments,
         r1=settings["r1"],
@@ -202,7 +206,8 @@ def train_controllable(
         "weights": {group.name: group.contrast.weight for group in groups.watched if group.contrast is not None},
         "thresholds": {key: [float(f"{watch.near:.6g}"), float(f"{watch.far:.6g}")] for key, watch in watches.items()},
         "size": size, "channels": pictures.images.shape[1], "batch": batch, "width": width, "hidden": hidden, "contrast": contrast,
-        "variety": variety, "population": population, "warm_up": warm_up, **{key: settings[key] for key in given}, "seed": seed,
+        "variety": variety, "population": population, "agreement": agreement, "warm_up": warm_up,
+        **{key: settings[key] for key in given}, "seed": seed,
         "precision": processor.chosen(precision, on.type), "start": start and start.fingerprint,
         "frozen": frozen and frozen.fingerprint, "moments": moments,
         "processes": state.num_processes, "data": pictures.digest(),
@@ -362,8 +367,10 @@ class Training:
         alike = torch.stack([same[group.name] for group in self.groups.watched]).all(0)
         heeded = [group for group in self.groups if group.contrast is not None or self.options["variety"]]
         contrasts = {group.name: self.watches[group.name].contrast for group in heeded}
-        if self.options["population"]:
-            contrasts |= {f"{group.name} spread": self.watches[group.name].population.contrast for group in self.groups.watched}
+        populations = {group.name: self.watches[group.name].population for group in self.groups.watched}
+        told = [name for name, one in populations.items() if one.classes and self.options["agreement"]]
+        asked = populations if self.options["population"] else told
+        contrasts |= {f"{name} spread": populations[name].contrast for name in asked}
         read = {name: self.share.gathered(values) for name, values in read_all(contrasts, made).items()}
         found = {}
         for group in heeded:
@@ -375,8 +382,11 @@ class Training:
                 found[group.name] = self.options["variety"] * variety_loss(
                     watch.distances(values), alike & ~same[group.name], far=watch.far
                 )
-            if (what := f"{group.name} spread") in read:
-                found[what] = self.options["population"] * watch.population.loss(read[what])
+            as_asked = read.get(f"{group.name} spread")
+            if as_asked is not None and self.options["population"]:
+                found[f"{group.name} spread"] = self.options["population"] * watch.population.loss(as_asked)
+            if as_asked is not None and group.name in told:
+                found[f"{group.name} told"] = self.options["agreement"] * disagreement(as_asked, same[group.name])
         return found
 
     def _path(self, z: Tensor, rng: torch.Generator) -> Tensor:

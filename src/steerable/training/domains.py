@@ -20,6 +20,8 @@ from steerable.protocols import Feature
 from steerable.training.contrastive import Contrast
 from steerable.training.groups import REST, Group, Groups, parse_groups
 
+HAZE, FAINT = 0.15, 0.5  # of white: what is darker is background to a network; and is no stroke
+
 
 def digits(network: DigitNetwork | None = None) -> Groups:
     """Digit 24, slant 8, ink 8, rest 24 numbers.
@@ -30,9 +32,9 @@ def digits(network: DigitNetwork | None = None) -> Groups:
     reader: DigitNetwork = network if network is not None else load_network("digits-predictor")
     return Groups(
         (
-            Group("digit", 24, Contrast(digit(reader), smoothed=True, weight=6.0), reading=digit_class(reader)),
-            Group("slant", 8, Contrast(SLANT, "l1")),
-            Group("ink", 8, Contrast(INK, "l1")),
+            Group("digit", 24, Contrast(digit(reader), smoothed=True, clipped=HAZE, weight=6.0), reading=digit_class(reader)),
+            Group("slant", 8, Contrast(SLANT, "l1", clipped=FAINT)),
+            Group("ink", 8, Contrast(INK, "l1", clipped=FAINT)),
             Group(REST, 24),
         )
     )
