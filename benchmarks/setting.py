@@ -1,6 +1,6 @@
 """Set values by number on faces: the solver beside the straight axis, judged by a network that is in no loss.
 
-    python benchmarks/setting.py [--quick] [--only yaw] [--n 64] [--ways axis,solve] [--others]
+    python benchmarks/setting.py [--quick] [--only yaw] [--n 64] [--ways axis,solve] [--others] [--groups control/faces64-groups]
 
 Faces that nothing was fitted on (seeds 1000 on) are set to yaw -25, 0, 25, to two values each of pitch, smile and brightness, and to
 yaw and smile at once, by
@@ -10,6 +10,8 @@ yaw and smile at once, by
     at once     the controller that was fitted on solutions of the latter: one pass, no image (yaw, not with --quick)
     gradients   with --others: Gauss-Newton steps by the network's own gradients, what a sketch would do
     free        with --others: Solve with nothing held
+    groups      with --groups: the controllers of groups that were learned in front of the generator (make control-faces), which replace the
+                whole group of the value; the group's other values stay what they measure, and what is out of reach goes to its end
 
 and for each: the mean absolute error by the network that was asked, and by the second judge, which is in no loss (68 landmarks, given the
 mean and the spread of the first on unedited faces; brightness is counted, so it needs none); the identity's drift over the axis's drift at
@@ -24,13 +26,17 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from steerable import AlongAxis, Solve, column, fit_axes, fit_controller, load_feature, load_generator
+from steerable import AlongAxis, Solve, column, fit_axes, fit_controller, load_control, load_feature, load_generator
 from steerable.controls.directions import Directions
+from steerable.controls.groups import Controllers
+from steerable.generators.module import ModuleGenerator
 from steerable.protocols import Feature, Generator, Latents
 from steerable.sampling import Table, latents_of, measure, observe
 from steerable.sensitivity import Generated, jacobian
@@ -44,7 +50,7 @@ TASKS: tuple[tuple[tuple[str, ...], tuple[tuple[float, ...], ...]], ...] = (
 )
 JUDGES = {"yaw": "yaw68", "pitch": "pitch68", "smile": "mouth-width68", "brightness": "brightness"}
 Row = dict[str, float | None]
-WAYS = ("axis", "solve", "at once", "gradients", "free")
+WAYS = ("axis", "solve", "at once", "gradients", "free", "groups")
 AMORTISED = (("yaw",),)
 SEED = 1000
 LEAST = 0.3  # deviations of the second judge that a face has to move for its drift to be compared
@@ -61,6 +67,7 @@ class Bench:
     axes: Directions
     latents: Latents
     identity: Feature
+    groups: tuple[ModuleGenerator, Controllers] | None = None
 
     def read(self, latents: Latents) -> tuple[dict[str, Tensor], Tensor]:
         """All columns, and the identity."""
@@ -87,6 +94,9 @@ def main() -> None:
     parser.add_argument("--only", metavar="NAMES", help="one task: yaw, pitch, smile, brightness or yaw+smile")
     parser.add_argument("--n", type=int, help="how many faces; 64 by default")
     parser.add_argument("--ways", metavar="NAMES", help="only these ways, with commas")
+    parser.add_argument(
+        "--groups", type=Path, metavar="FOLDER", help="generator.safetensors and controllers.safetensors of make control-faces"
+    )
     parser.add_argument("--others", action="store_true", help="also the network's own gradients, and the solver with nothing held")
     given = parser.parse_args()
     count, size = given.n or (6 if given.quick else 64), 200 if given.quick else 2000
@@ -95,12 +105,21 @@ def main() -> None:
         parser.error(f"no way {unknown[0]!r}; there are {', '.join(WAYS)}")
     began = time.perf_counter()
     bench = prepared(count, size)
+    if given.groups:
+        made = load_generator(str(given.groups / "generator.safetensors"))
+        bench = replace(bench, groups=(made, load_control(given.groups / "controllers.safetensors", generator=made)))
     print(f"faces64; n = {count} faces, seeds {SEED}-{SEED + count - 1}; axes fitted on {size} latents of seed 0")
     print(
         "errors: mean absolute, with 95 % intervals over faces; drift: identity's, over the axis's at the same change of the second judge\n"
     )
     print(f"{'':12}{'value':12}{'own network':>22}{'second judge':>22}{'drift ratio':>22}{'reached':>9}{'seconds':>9}")
-    asked = chosen or ["axis", "solve", *([] if given.quick else ["at once"]), *(["gradients", "free"] if given.others else [])]
+    asked = chosen or [
+        "axis",
+        "solve",
+        *([] if given.quick else ["at once"]),
+        *(["gradients", "free"] if given.others else []),
+        *(["groups"] if given.groups else []),
+    ]
     figures: dict[str, dict[str, Row]] = {}
     for names, targets in TASKS:
         task = "+".join(names)
@@ -133,6 +152,8 @@ def compared(bench: Bench, names: tuple[str, ...], targets: Sequence[tuple[float
     if "free" in asked:
         free = Solve(bench.generator, set=dict.fromkeys(names, 0.0), features=bench.features, axes=axes)
         ways["free"] = lambda wanted: free.solve(bench.latents, wanted).latents
+    if bench.groups is not None and set(names) <= {knob.name for knob in bench.groups[1].knobs}:
+        ways["groups"] = lambda wanted: in_groups(bench, names, wanted)
     ways["gradients"] = lambda wanted: steepest(bench, names, wanted)
     start, identity = bench.read(bench.latents)
     curves = {name: curve(bench, name, start, identity) for name in names}
@@ -183,6 +204,22 @@ def steepest(bench: Bench, names: Sequence[str], wanted: Tensor, *, steps: int =
         step = (torch.linalg.pinv(jac.detach()) @ miss.clamp(-most, most)[..., None])[..., 0]
         values = values + step.view_as(values)
     return bench.latents.at(values)
+
+
+def in_groups(bench: Bench, names: Sequence[str], wanted: Tensor) -> Latents:
+    """The controllers' one answer for the group of these names, in the latent of the frozen generator that the group stands before."""
+    assert bench.groups is not None
+    generator, controllers = bench.groups
+    front: Any = generator.network
+    chosen, space = controllers[list(names)], generator.spaces["w"]
+    with torch.no_grad():
+        centre = front.entering(torch.zeros(1, front.width))
+        into = front.entering(torch.eye(front.width)) - centre  # w -> latent is affine: each face has its w
+        w = Latents(torch.linalg.solve(into.T, (bench.latents.values - centre).T).T, space)
+        now = bench.read(bench.latents)[0]
+        columns = [wanted[:, names.index(knob.name)] if knob.name in names else now[knob.name] for knob in chosen.knobs]
+        amounts = torch.stack([column.clamp(knob.low, knob.high) for column, knob in zip(columns, chosen.knobs, strict=True)], 1)
+        return bench.latents.at(front.entering(chosen.steer(w, amounts).values))
 
 
 def curve(bench: Bench, name: str, start: dict[str, Tensor], identity: Tensor) -> tuple[Tensor, Tensor]:

@@ -480,7 +480,7 @@ def test_an_interrupt_ends_with_130_and_says_what_is_left(steer, tmp_path, monke
     def stop(*_args, **_options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("steerable.recipe.draw", stop)
+    monkeypatch.setattr("steerable.drawing.draw", stop)
     outcome = steer(f"sample --seeds 1-2 --out {tmp_path}")
     assert outcome.code == 130 and outcome.err.count("\n") == 1 and "interrupted" in outcome.err
     assert not list(tmp_path.iterdir())

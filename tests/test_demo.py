@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-from steerable import demo, files, recipe, render, store, zoo
+from steerable import demo, drawing, files, recipe, render, store, zoo
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_the_saved_controls_load_for_the_generator(out):
 
 def test_a_picture_with_a_recipe_is_drawn_again_byte_for_byte(out, tmp_path):
     first = next((out / "figures").glob("seed-*-smile.png"))
-    again = recipe.write(recipe.parse(render.read_recipe(first), what=str(first)), zoo.load_generator("faces64"), tmp_path / "again.png")
+    again = drawing.write(recipe.parse(render.read_recipe(first), what=str(first)), zoo.load_generator("faces64"), tmp_path / "again.png")
     assert again.read_bytes() == first.read_bytes()
 
 

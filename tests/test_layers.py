@@ -20,7 +20,7 @@ ROWS = (  # lowest first
     {"protocols", "checks", "progress", "sensitivity", "linear", "differences", "files", "shipped"},
     {"checkpoints", "generators", "features", "edits", "controls", "data", "sources", "rendered"},
     {"fitting", "training", "evaluation", "plots", "render", "films", "sampling"},
-    {"cards", "doctor", "foreign", "hub", "importing", "named", "provenance", "recipe", "store", "zoo"},
+    {"cards", "doctor", "drawing", "foreign", "hub", "importing", "named", "provenance", "recipe", "store", "zoo"},
     {"cli", "demo", "walking", "scenes", "report", "studio"},
 )
 SIDEWAYS = {
@@ -55,6 +55,8 @@ SIDEWAYS = {
     ("zoo", "store"): "named weights are stored weights",
     ("named", "store"): "a label of your own is a stored feature",
     ("named", "zoo"): "the others are in the zoo",
+    ("drawing", "recipe"): "a picture is of a recipe",
+    ("drawing", "zoo"): "what measured a strip are features of the zoo",
     ("recipe", "named"): "a recipe says what moves and what is held by name",
     ("recipe", "store"): "a recipe names stored controls",
     ("recipe", "zoo"): "a recipe names a generator of the zoo",

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from steerable import files, recipe, render, report, sampling, store, zoo
+from steerable import drawing, files, recipe, render, report, sampling, store, zoo
 from steerable.fitting.axes import fit_axes
 from steerable.report import Figure, Section, Text
 from steerable.scenes import box, fits, leaks, people
@@ -92,7 +92,7 @@ class _Ledger:
     def publish(self, cast: Cast, top: Figure, *, device: str) -> Path:
         """Everything that is written at the end, the page last."""
         for name, one in self.recipes:
-            recipe.write(one, cast.generator, self.out / "figures" / f"{name}.png")
+            drawing.write(one, cast.generator, self.out / "figures" / f"{name}.png")
         columns = {name: [row[name] for row in self.rows] for name in self.rows[0]}
         about = {"seed": cast.seed, "rows": "one measured face each; the units are in the table"}
         sampling.write_table(self.out / "measured.csv", columns, about)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from steerable import recipe, render
+from steerable import drawing, recipe, render
 from steerable.controls.chain import Chain
 from steerable.studio import session
 from steerable.studio.session import State
@@ -31,7 +31,7 @@ def test_the_picture_has_the_bytes_that_the_library_draws(client, bench):
     answer = client.post("/api/render", json=asked)
     one = recipe.parse(json.dumps(asked), what="this test")
     assert answer.status_code == 200 and answer.headers["content-type"] == "image/png"
-    assert answer.content == render.png(recipe.draw(one, bench.generator), recipe=one.model_dump_json(exclude_defaults=True))
+    assert answer.content == render.png(drawing.draw(one, bench.generator), recipe=one.model_dump_json(exclude_defaults=True))
 
 
 def test_the_picture_shows_what_the_page_shows(client, bench):

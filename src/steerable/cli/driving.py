@@ -54,7 +54,7 @@ def drive(
 ) -> None:
     """Hold a box, or any features, and move the rest step by step: where it gets no further, it turns around."""
     resolved = dict(locals())
-    from steerable import films, named, recipe
+    from steerable import drawing, films, named, recipe
     from steerable.controls.driving import Drive
     from steerable.features.pixels import Box, RegionPixels
 
@@ -90,7 +90,7 @@ def drive(
     films.write(out, pictures, films.Pace(fps=fps, loop="once"))
     seconds = time.perf_counter() - started
     ended = whole.model_copy(update={"offset": recipe.offset_of(last[0].values[0] - start.values[0])})
-    recipe.write(ended, made, out.with_suffix(".png"), last)
+    drawing.write(ended, made, out.with_suffix(".png"), last)
     _tell(rows, going.control.knobs[0].unit, {one.name: one.unit for one, _ in held}, going.tolerance, seconds)
     _ledger(out.with_suffix(".csv"), rows)
     say(f"written: {out} ({plural(len(rows), 'frame')}, {fps} a second), {out.with_suffix('.png')} and {out.with_suffix('.csv')}")

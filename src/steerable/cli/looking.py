@@ -69,7 +69,7 @@ def sample(
 ) -> None:
     """Generate a picture for each seed, and a contact sheet. Every PNG carries the recipe that made it."""
     resolved = dict(locals())
-    from steerable import progress, recipe
+    from steerable import drawing, progress, recipe
 
     numbers = tuple(parse_seeds(seeds))
     options.folder(out)
@@ -87,9 +87,9 @@ def sample(
         scale=scale,
     )
     for i in progress.track(range(len(numbers)), "sample"):
-        recipe.write(recipe.of_seeds(whole, slice(i, i + 1)), made, out / f"seed-{numbers[i]:06d}.png")
+        drawing.write(recipe.of_seeds(whole, slice(i, i + 1)), made, out / f"seed-{numbers[i]:06d}.png")
     if len(numbers) > 1:
-        recipe.write(recipe.of_seeds(whole, slice(SHEET)), made, out / "sheet.png")
+        drawing.write(recipe.of_seeds(whole, slice(SHEET)), made, out / "sheet.png")
     options.write(out / "options.json", "sample", resolved)
     sheet = f", sheet.png shows the first {SHEET}" if len(numbers) > SHEET else ""
     say(f"written: {plural(len(numbers), 'picture')} of {made.name} in {out} (seeds {seeds}, psi {psi:g}{sheet})")

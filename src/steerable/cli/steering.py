@@ -153,7 +153,7 @@ def apply(
 ) -> None:
     """Steer the images of some seeds. Prints what moved, what leaked and what the second judge says."""
     resolved = dict(locals())
-    from steerable import films, named
+    from steerable import drawing, films, named
     from steerable import recipe as recipes
 
     options.folder(out)
@@ -211,7 +211,7 @@ def apply(
     if whole is not film:
         _write(whole, made, moved, out)
     if film and film.film and video:
-        say(f"written: {recipes.write_film(film, made, video)} ({plural(len(film.film.frames()), 'frame')}, {fps} a second)")
+        say(f"written: {drawing.write_film(film, made, video)} ({plural(len(film.film.frames()), 'frame')}, {fps} a second)")
     _ledger(whole, made, moved, measures, solutions, out)
     if way is not None:
         moving.tell(whole, made, way, out)
@@ -239,7 +239,7 @@ def _film(whole: Recipe, moments: list[dict[str, float]], pace: Pace) -> Recipe:
 
 def _again(path: Path, generator: str, device: str, out: Path) -> None:
     """The picture of a recipe; a generator given on the command line stands in for the one that the recipe names."""
-    from steerable import recipe
+    from steerable import drawing, recipe
 
     known = recipe.read(path)
     try:
@@ -247,22 +247,22 @@ def _again(path: Path, generator: str, device: str, out: Path) -> None:
     except ValueError as error:
         raise ValueError(f'{path} was made by the generator "{known.generator}": {error} Name its file with --generator FILE.') from None
     if known.film is not None and path.suffix.lower() in (".mp4", ".gif"):
-        return say(f"written: {recipe.write_film(known, made, out / path.name)}")
-    say(f"written: {recipe.write(known, made, out / f'{path.stem}.png')}")
+        return say(f"written: {drawing.write_film(known, made, out / path.name)}")
+    say(f"written: {drawing.write(known, made, out / f'{path.stem}.png')}")
 
 
 def _write(whole: Recipe, made: ModuleGenerator, moved: Sequence[Latents], out: Path) -> None:
     """A picture a seed and a sheet of all, or one strip."""
-    from steerable import progress, recipe
+    from steerable import drawing, progress, recipe
 
     about = f"{made.name}, n {plural(len(whole.seeds), 'seed')}, psi {whole.psi:g}"
     if whole.sweep is not None:
-        return say(f"written: {recipe.write(whole, made, out / f'strip-{whole.sweep.knob}.png', moved)} ({about})")
+        return say(f"written: {drawing.write(whole, made, out / f'strip-{whole.sweep.knob}.png', moved)} ({about})")
     for i in progress.track(range(len(whole.seeds)), "draw"):
         rows = slice(i, i + 1)
-        recipe.write(recipe.of_seeds(whole, rows), made, out / f"seed-{whole.seeds[i]:06d}.png", [moved[0][rows]])
+        drawing.write(recipe.of_seeds(whole, rows), made, out / f"seed-{whole.seeds[i]:06d}.png", [moved[0][rows]])
     if len(whole.seeds) > 1:
-        recipe.write(recipe.of_seeds(whole, slice(SHEET)), made, out / "sheet.png", [moved[0][:SHEET]])
+        drawing.write(recipe.of_seeds(whole, slice(SHEET)), made, out / "sheet.png", [moved[0][:SHEET]])
     say(f"written: {plural(len(whole.seeds), 'picture')} in {out} ({about})")
 
 

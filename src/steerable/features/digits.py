@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from steerable.features.network import NetworkFeature
+from steerable.features.network import CLASSES, NetworkFeature
 from steerable.features.pixels import LEVELS, PixelFeature, luminance
 from steerable.protocols import Images, Values
 
@@ -95,4 +95,4 @@ def digit(network: DigitNetwork, name: str = "digit") -> NetworkFeature:
 def digit_class(network: DigitNetwork, name: str = "digit-class", *, prefix: str = "is") -> NetworkFeature:
     """The probability of each digit; columns ``is-0`` to ``is-9``."""
     columns = tuple(f"{prefix}-{i}" for i in range(len(network.directions)))
-    return NetworkFeature(name, columns, "probability", "l1", network, lambda output: output[1].softmax(1))
+    return NetworkFeature(name, columns, CLASSES, "l1", network, lambda output: output[1].softmax(1))

@@ -19,6 +19,7 @@ from steerable import checks
 from steerable.protocols import Feature, Images, Metric, Values
 
 PROBES = ((3, 64, 64), (1, 28, 28), (3, 32, 32), (1, 32, 32), (3, 128, 128), (3, 224, 224), (3, 256, 256))
+CLASSES = "probability"  # the unit of features whose columns are classes
 
 
 @dataclass(frozen=True)

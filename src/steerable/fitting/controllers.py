@@ -24,10 +24,10 @@ from torch import Tensor
 
 from steerable import checks, progress
 from steerable.controls.groups import Controllers, GroupController
+from steerable.features.network import CLASSES
 from steerable.generators.module import row_seed
 from steerable.protocols import Feature, Generator, Knob, Latents
 from steerable.sampling import observe
-from steerable.training.contrastive import CLASSES
 
 PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
 SURE = 0.8  # a picture teaches its class where its probability is higher than this

@@ -17,7 +17,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
 import steerable
-from steerable import recipe, render
+from steerable import drawing, render
 from steerable.protocols import home
 from steerable.recipe import Recipe
 from steerable.studio import limits, session
@@ -127,7 +127,7 @@ def routes(workshop: Workshop) -> APIRouter:
 def picture(one: Recipe, workshop: Workshop) -> bytes:
     """The PNG of a recipe, with the recipe inside."""
     bench = workshop.of(one.fingerprint)
-    image = recipe.draw(limits.bounded(one, bench), bench.generator)
+    image = drawing.draw(limits.bounded(one, bench), bench.generator)
     return render.png(image, recipe=one.model_dump_json(exclude_defaults=True))
 
 

@@ -219,9 +219,9 @@ def as_python(one: Recipe) -> str:
     """A program that draws the same picture."""
     text = json.dumps(json.loads(one.model_dump_json(exclude_defaults=True)), indent=1)
     return (
-        "import steerable as st\nfrom steerable import recipe\n\n"
+        "import steerable as st\nfrom steerable import drawing, recipe\n\n"
         f"one = recipe.parse(r'''{text}''', what=\"this text\")\n"
-        f'recipe.draw(one, st.load_generator({one.generator!r})).save("picture.png")\n'
+        f'drawing.draw(one, st.load_generator({one.generator!r})).save("picture.png")\n'
     )
 
 

@@ -241,7 +241,7 @@ def measure(point: Latents, bench: Bench) -> dict[str, float]:
 
 
 def recipe_of(state: State, bench: Bench, seeds: Sequence[int] = (), *, scale: int = 1) -> Recipe:
-    """The state as a recipe: ``recipe.draw`` makes the same picture, on the command line or in Python."""
+    """The state as a recipe: ``drawing.draw`` makes the same picture, on the command line or in Python."""
     used = tuple(state.amounts)
     whole = Recipe(
         generator=bench.source or bench.generator.name,
@@ -341,7 +341,7 @@ class Look:
 
 
 def look(one: Recipe, bench: Bench, *, measured: bool = False) -> Look:
-    """The images and measurements of a recipe's seeds; a pure function. Sweeps are ``recipe.draw``'s business."""
+    """The images and measurements of a recipe's seeds; a pure function. Sweeps are ``drawing.draw``'s business."""
     one = one.model_copy(update={"sweep": None})
     generator = recipe.as_made(one, bench.generator)
     bench = replace(bench, generator=generator) if generator is not bench.generator else bench  # type: ignore[arg-type]

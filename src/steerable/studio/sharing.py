@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from nicegui import events, ui
 
-from steerable import films, recipe, render, sampling, store
+from steerable import drawing, films, recipe, render, sampling, store
 from steerable.controls.directions import Directions
 from steerable.recipe import Recipe
 from steerable.studio import limits, links, pictures, session
@@ -176,7 +176,7 @@ class Sharing:
 def image_file(state: State, bench: Bench) -> bytes:
     """The PNG of a state, byte for byte that of ``steer apply --recipe``."""
     one = session.recipe_of(state, bench)
-    return render.png(recipe.draw(one, bench.generator), recipe=one.model_dump_json(exclude_defaults=True))
+    return render.png(drawing.draw(one, bench.generator), recipe=one.model_dump_json(exclude_defaults=True))
 
 
 def strip_file(state: State, bench: Bench) -> bytes:
@@ -239,7 +239,7 @@ def batch_file(state: State, bench: Bench, seeds: list[int]) -> bytes:
         picture = render.grid(images, captions=[f"seed {seed}" for seed in seeds], scale=2)
     else:
         one = session.recipe_of(state, bench, seeds)
-        picture, seen = recipe.draw(one, bench.generator), session.look(one, bench, measured=True)
+        picture, seen = drawing.draw(one, bench.generator), session.look(one, bench, measured=True)
         before, after = seen.before, seen.after
     sheet = render.png(picture, recipe=one.model_dump_json(exclude_defaults=True))
     buffer = io.BytesIO()

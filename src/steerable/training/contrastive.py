@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from steerable import checks
-from steerable.features.network import measure
+from steerable.features.network import CLASSES, measure
 from steerable.protocols import Feature, Images, Values
 
 Distances = Float[Tensor, "n k"]  # of n rows to k rows
@@ -34,7 +34,6 @@ Comparison = Literal["squared-l2", "l1", "cosine"]
 Scaling = Literal["column", "feature"]
 COMPARISONS = ("squared-l2", "l1", "cosine")
 CALIBRATED_ON = 1000  # real pictures, as in the paper's tool
-CLASSES = "probability"  # the unit of features whose columns are classes
 PERCENTILES = (20, 50, 80)
 
 
