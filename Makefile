@@ -57,12 +57,12 @@ networks: .venv/.ready       ## train what controllable trainings measure by: ma
 
 control: .venv/.ready        ## train digits32-control and fit its controllers: make control DATA=FOLDER
 	@test -n "$(DATA)" || { echo "name the folder with the idx files: make control DATA=FOLDER" >&2; exit 2; }
-	$(call CONTROL,digits32-control) --data "$(DATA)" --domain digits --steps 9000
+	$(call CONTROL,digits32-control) --data "$(DATA)" --domain digits --steps 11000 --variety 0.6
 	$(call FIT,digits32-control)
 
 control-plain: .venv/.ready  ## the same without the contrastive losses, to compare with: make control-plain DATA=FOLDER
 	@test -n "$(DATA)" || { echo "name the folder with the idx files: make control-plain DATA=FOLDER" >&2; exit 2; }
-	$(call CONTROL,digits32-plain) --data "$(DATA)" --domain digits --steps 9000 --contrast 0
+	$(call CONTROL,digits32-plain) --data "$(DATA)" --domain digits --steps 11000 --contrast 0
 
 control-heads: .venv/.ready  ## train heads32-control on rendered heads and fit its controllers
 	$(call CONTROL,heads32-control) --domain heads $(HEADS) --far 20 --population 1
@@ -74,7 +74,7 @@ control-heads-plain: .venv/.ready   ## the same without the contrastive losses, 
 control-faces: .venv/.ready  ## learn groups in front of faces64, which stays as it is, and fit their controllers
 	$(call CONTROL,faces64-groups) --in-front-of faces64 --groups pose:12,expression:12,skin-brightness:8,identity:32,rest:36 \
 	  --batch 30 --width 16 --steps 600 --warm-up 100 --contrast 1 --far 20 --population 0
-	$(call FIT,faces64-groups) --groups pose,expression,skin-brightness --n 2000
+	$(call FIT,faces64-groups) --groups pose,skin-brightness --n 2000 --refine 100
 
 clean:                       ## remove what these commands made
 	rm -rf .venv demo fuzz build dist .pytest_cache .ruff_cache .hypothesis

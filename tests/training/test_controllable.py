@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,11 +17,14 @@ from training.bars import SMALL, bars, groups, idx_folder
 
 from steerable import store
 from steerable.cli import execute
+from steerable.features.digits import SLANT
+from steerable.features.network import CLASSES, feature
 from steerable.generators.module import ModuleGenerator
 from steerable.sources import read_source
 from steerable.training.backbones import BACKBONES
-from steerable.training.contrastive import pairwise
+from steerable.training.contrastive import disagreement, pairwise
 from steerable.training.controllable import Training, calibrate, train_controllable
+from steerable.training.groups import Groups
 
 SOURCE = read_source(bars(), size=16)
 OPTIONS = {"backbone": "dcgan", "size": 16, "channels": 1, "batch": 16, "width": 4, "hidden": 8, "contrast": 0.5, "variety": 1.0,
@@ -82,6 +86,27 @@ def test_a_group_s_loss_is_the_sum_over_its_pairs():
                 others.append(max(watch.far - distance, 0))
     assert len(same) == 3 + 2  # three pairs of its own block, two of the rest's
     assert one.contrast(images, owners)["slant"].item() == pytest.approx(sum(same) / len(same) + sum(others) / len(others), rel=1e-4)
+
+
+def test_a_group_of_classes_is_told_the_same_once_groups_have_settled():
+    """Bars that lean left or right, told by a sigmoid of their slant."""
+
+    def sides(images):
+        left = torch.sigmoid(0.2 * SLANT(images))
+        return torch.cat([left, 1 - left], 1)
+
+    told = feature(sides, name="side", columns=["left", "right"], unit=CLASSES, differentiable=True)
+    slant, *others = groups()
+    classed = Groups((replace(slant, reading=told), *others))
+    one = Training(SOURCE, classed, calibrate(SOURCE, classed, size=16), {**OPTIONS, "warm_up": 3})
+    images, owners = SOURCE.batch(torch.arange(16))[0], classed.owners(16)
+    found = one.contrast(images, owners)
+    same = owners["slant"][:, None] == owners["slant"][None]
+    assert found["slant told"].item() == pytest.approx(8 * float(disagreement(sides(images), same)), rel=1e-4)
+    assert "brightness told" not in found
+    assert [one.settled(number) for number in (0, 14, 29, 99)] == pytest.approx([1 / 30, 0.5, 1, 1])
+    assert one.contrast(images, owners, settled=0.5)["slant told"].item() == pytest.approx(found["slant told"].item() / 2, rel=1e-4)
+    assert "slant spread" not in Training(SOURCE, classed, one.watches, {**OPTIONS, "population": 0.0}).contrast(images, owners)
 
 
 def test_pairs_of_the_rest_share_all_that_is_measured():

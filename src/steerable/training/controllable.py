@@ -5,8 +5,8 @@
 
 L_k is the contrastive loss of ``contrastive``, over all pairs of a batch in which rows share groups (``groups``), W_k how far what it
 measures is spread otherwise than in real pictures, T_k how often pictures that share a group of classes are told apart; c(t) grows from 0
-over the warm-up, so that there are pictures before there is order among them; the last term is the path length of StyleGAN 2. With
-``contrast`` 0 it is the plain generator of the same kind, which the others are compared to.
+over the warm-up, so that there are pictures before there is order among them, and b over ten times as many steps; the last term is the
+path length of StyleGAN 2. With ``contrast`` 0 it is the plain generator of the same kind, which the others are compared to.
 
 A domain is a source of pictures and an ordered list of groups; a backbone is an entry of ``backbones``. ``steerable`` is the other training
 of this folder, ``loop`` keeps both, ``processes`` shares a batch among several.
@@ -52,6 +52,7 @@ from steerable.training.steerable import adam
 
 WEIGHTS, SAMPLES, CALIBRATION, STEPS = 0, 1, 2, 3  # rows of the training's seed: what is drawn for each, and for step i in row STEPS + i
 COLUMNS = 10  # of the sample grid
+SETTLED = 10  # warm-ups until the agreement of classes has its whole weight
 THUMBNAIL = 16  # side at which the variety of unmeasured groups is judged
 
 
@@ -343,7 +344,7 @@ class Training:
             losses["generator"] = called_real(self.judge(made))
         total = losses["generator"]
         if weight > 0:
-            for name, loss in self.contrast(made, owners).items():
+            for name, loss in self.contrast(made, owners, settled=self.settled(number)).items():
                 losses[name] = loss
                 total = total + weight * loss
         if self.settings["path_length"] > 0 and number % self.settings["path_every"] == 0:
@@ -361,7 +362,11 @@ class Training:
         """c(t)."""
         return self.options["contrast"] * min(1.0, (number + 1) / max(1, self.options["warm_up"]))
 
-    def contrast(self, made: Images, owners: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def settled(self, number: int) -> float:
+        """How far groups have found their meaning, 0 to 1: pictures alike in everything agree best, and one group would decide it all."""
+        return min(1.0, (number + 1) / max(1, SETTLED * self.options["warm_up"]))
+
+    def contrast(self, made: Images, owners: Mapping[str, Tensor], *, settled: float = 1.0) -> dict[str, Tensor]:
         """The weighted loss of every group on this process's pictures and those of all others."""
         same = {name: (rows[:, None] == rows[None]).to(self.device) for name, rows in owners.items()}
         alike = torch.stack([same[group.name] for group in self.groups.watched]).all(0)
@@ -386,7 +391,7 @@ class Training:
             if as_asked is not None and self.options["population"]:
                 found[f"{group.name} spread"] = self.options["population"] * watch.population.loss(as_asked)
             if as_asked is not None and group.name in told:
-                found[f"{group.name} told"] = self.options["agreement"] * disagreement(as_asked, same[group.name])
+                found[f"{group.name} told"] = settled * self.options["agreement"] * disagreement(as_asked, same[group.name])
         return found
 
     def _path(self, z: Tensor, rng: torch.Generator) -> Tensor:

@@ -20,7 +20,7 @@ from steerable.protocols import Feature
 from steerable.training.contrastive import Contrast
 from steerable.training.groups import REST, Group, Groups, parse_groups
 
-HAZE, FAINT = 0.15, 0.5  # of white: what is darker is background to a network; and is no stroke
+HAZE, FAINT = 0.15, 0.3  # of white: what is darker is background to a network; and is no stroke
 
 
 def digits(network: DigitNetwork | None = None) -> Groups:
@@ -34,7 +34,7 @@ def digits(network: DigitNetwork | None = None) -> Groups:
         (
             Group("digit", 24, Contrast(digit(reader), smoothed=True, clipped=HAZE, weight=6.0), reading=digit_class(reader)),
             Group("slant", 8, Contrast(SLANT, "l1", clipped=FAINT)),
-            Group("ink", 8, Contrast(INK, "l1", clipped=FAINT)),
+            Group("ink", 8, Contrast(INK, "l1", clipped=FAINT, weight=1.5)),
             Group(REST, 24),
         )
     )
