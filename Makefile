@@ -57,7 +57,7 @@ networks: .venv/.ready       ## train what controllable trainings measure by: ma
 
 control: .venv/.ready        ## train digits32-control and fit its controllers: make control DATA=FOLDER
 	@test -n "$(DATA)" || { echo "name the folder with the idx files: make control DATA=FOLDER" >&2; exit 2; }
-	$(call CONTROL,digits32-control) --data "$(DATA)" --domain digits --steps 11000 --variety 0.6
+	$(call CONTROL,digits32-control) --data "$(DATA)" --domain digits --steps 11000 --variety 1.2
 	$(call FIT,digits32-control)
 
 control-plain: .venv/.ready  ## the same without the contrastive losses, to compare with: make control-plain DATA=FOLDER
