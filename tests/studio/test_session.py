@@ -9,15 +9,22 @@ from dataclasses import replace
 import pytest
 import torch
 
-from steerable import recipe
+from steerable import load_generator, recipe
 from steerable.controls.directions import Directions
 from steerable.protocols import Knob
-from steerable.studio import session
+from steerable.studio import session, workshop
 from steerable.studio.session import History, State
 
 
 def test_a_state_without_anything_turned_is_the_person_itself(bench):
     assert torch.equal(session.latents(State(seed=4), bench).values, bench.generator.sample(1, seed=4).values)
+
+
+def test_a_shipped_control_that_was_damaged_is_refused_with_the_way_out(monkeypatch):
+    entries = workshop.shipped()
+    monkeypatch.setattr(workshop, "shipped", lambda: {file: {**entry, "sha256": "0" * 64} for file, entry in entries.items()})
+    with pytest.raises(ValueError, match=r"checksum mismatch: \S+ is not the file that was shipped. Reinstall: pip install"):
+        workshop._shipped_controls(load_generator("faces64"))
 
 
 def test_a_knob_moves_the_latent_along_its_direction(bench):

@@ -5,7 +5,7 @@
 
 L_k is the contrastive loss of ``contrastive``, over all pairs of a batch in which rows share groups (``groups``), W_k how far what it
 measures is spread otherwise than in real pictures, T_k how often pictures that share a group of classes are told apart; c(t) grows from 0
-over the warm-up, so that there are pictures before there is order among them, and b over ten times as many steps; the last term is the
+over the warm-up, so that there are pictures before there is order among them, and b after sixteen times as many steps; the last term is the
 path length of StyleGAN 2. With ``contrast`` 0 it is the plain generator of the same kind, which the others are compared to.
 
 A domain is a source of pictures and an ordered list of groups; a backbone is an entry of ``backbones``. ``steerable`` is the other training
@@ -52,7 +52,7 @@ from steerable.training.steerable import adam
 
 WEIGHTS, SAMPLES, CALIBRATION, STEPS = 0, 1, 2, 3  # rows of the training's seed: what is drawn for each, and for step i in row STEPS + i
 COLUMNS = 10  # of the sample grid
-SETTLED = 10  # warm-ups until the agreement of classes has its whole weight
+SETTLED = 16  # warm-ups before the agreement of classes is asked for; one more until it has its whole weight
 THUMBNAIL = 16  # side at which the variety of unmeasured groups is judged
 
 
@@ -363,8 +363,9 @@ class Training:
         return self.options["contrast"] * min(1.0, (number + 1) / max(1, self.options["warm_up"]))
 
     def settled(self, number: int) -> float:
-        """How far groups have found their meaning, 0 to 1: pictures alike in everything agree best, and one group would decide it all."""
-        return min(1.0, (number + 1) / max(1, SETTLED * self.options["warm_up"]))
+        """Whether groups have had time to find their meaning, 0 to 1: pictures alike in everything agree best, and one decides it all."""
+        warm_up = max(1, self.options["warm_up"])
+        return min(1.0, max(0.0, (number + 1) / warm_up - SETTLED))
 
     def contrast(self, made: Images, owners: Mapping[str, Tensor], *, settled: float = 1.0) -> dict[str, Tensor]:
         """The weighted loss of every group on this process's pictures and those of all others."""
