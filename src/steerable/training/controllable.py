@@ -110,7 +110,7 @@ def train_controllable(
     *,
     out: str | os.PathLike[str],
     backbone: str = "dcgan",
-    steps: int = 6000,
+    steps: int = 10500,
     batch: int = 64,
     size: int = 32,
     width: int = 48,
