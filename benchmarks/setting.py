@@ -103,6 +103,10 @@ def main() -> None:
     chosen = [one.strip() for one in given.ways.split(",")] if given.ways else []
     if unknown := [one for one in chosen if one not in WAYS]:
         parser.error(f"no way {unknown[0]!r}; there are {', '.join(WAYS)}")
+    if "groups" in chosen and not given.groups:
+        parser.error("the way groups takes --groups FOLDER, what make control-faces wrote")
+    if given.groups and not (given.groups / "controllers.safetensors").is_file():
+        parser.error(f"{given.groups} has no controllers.safetensors: make control-faces writes it")
     began = time.perf_counter()
     bench = prepared(count, size)
     if given.groups:
