@@ -41,7 +41,9 @@ def test_a_bounded_layer_is_torch_s_spectral_norm(place):
     assert torch.allclose(bounded._weight(place, layer), exact, atol=1e-3)
     theirs = torch.nn.Conv2d(layer.in_channels, layer.out_channels, 4, 2, 1)
     theirs.load_state_dict(layer.state_dict())
-    spectral_norm(theirs, n_power_iterations=60)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # where torch's iteration starts; two near singular values take it many steps to part
+        spectral_norm(theirs, n_power_iterations=1000)
     assert torch.allclose(bounded._weight(place, layer), theirs.weight, atol=1e-3)
 
 
