@@ -62,7 +62,7 @@ control: .venv/.ready        ## train digits32-control and fit its controllers: 
 
 control-plain: .venv/.ready  ## the same without the contrastive losses, to compare with: make control-plain DATA=FOLDER
 	@test -n "$(DATA)" || { echo "name the folder with the idx files: make control-plain DATA=FOLDER" >&2; exit 2; }
-	$(call CONTROL,digits32-plain) --data "$(DATA)" --domain digits --steps 14000 --contrast 0
+	$(call CONTROL,digits32-plain) --data "$(DATA)" --domain digits --contrast 0
 
 control-heads: .venv/.ready  ## train heads32-control on rendered heads and fit its controllers
 	$(call CONTROL,heads32-control) --domain heads $(HEADS) --far 20 --population 1

@@ -88,7 +88,7 @@ def controllable(
         float,
         typer.Option(metavar="NUMBER", help="With --in-front-of: weight of the term that keeps latents where the generator expects them."),
     ] = 1.0,
-    steps: training.Steps = 10500,
+    steps: training.Steps = 14000,
     batch: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="Real pictures a step; two or more for every group.")] = 64,
     size: Annotated[int, typer.Option(metavar="PIXELS", help="Side of the pictures: 8, 16, 32, 64, ...")] = 32,
     split: Annotated[str, typer.Option(metavar="NAME", help="Which part of idx files and Hugging Face data sets.")] = "train",

@@ -113,7 +113,7 @@ def train_controllable(
     *,
     out: str | os.PathLike[str],
     backbone: str = "dcgan",
-    steps: int = 10500,
+    steps: int = 14000,
     batch: int = 64,
     size: int = 32,
     width: int = 48,
