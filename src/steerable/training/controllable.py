@@ -83,7 +83,7 @@ class Controllable:
 def calibrate(source: Any, groups: Groups, *, size: int = 32, near: float = 50.0, far: float = 5.0, seed: int = 0) -> dict[str, Watch]:
     """Distances of 1,000 real pictures for every measured group, thresholds from percentiles of them, and the variety of the others.
 
-    What no measured group sees for being too dark is no variety either: haze would be the cheapest one.
+    What is too dark for one of the measured groups (``Contrast.clipped``) is no variety either: haze would be the cheapest one.
 
     Args:
         near, far: percentiles of the distance to the nearest picture and of all distances, for tau+ and tau-.
@@ -99,8 +99,8 @@ def calibrate(source: Any, groups: Groups, *, size: int = 32, near: float = 50.0
         assert group.contrast is not None
         found[group.name] = calibrated(group.contrast, images, asked=group.reading, near_percentile=near, far_percentile=far)
         _check_gradients(group.contrast, images[:4])
-    unseen = max((group.contrast.clipped for group in groups if group.contrast is not None), default=0.0)
-    variety = Contrast(thumbnail(min(THUMBNAIL, pictures.images.shape[-1])), "l1", scaling="feature", clipped=unseen)
+    dark = max((group.contrast.clipped for group in groups if group.contrast is not None), default=0.0)
+    variety = Contrast(thumbnail(min(THUMBNAIL, pictures.images.shape[-1])), "l1", scaling="feature", clipped=dark)
     for group in groups:
         if group.contrast is None:
             found[group.name] = calibrated_variety(variety, [found[one.name] for one in groups.watched], images)
