@@ -45,7 +45,7 @@ def test_a_kept_hold_is_not_said_to_be_broken(generator):
 
 
 def test_the_table_has_a_line_a_way_point_until_the_row_arrives(generator):
-    ledger = path(generator, amounts=(0.05, 1.0)).ledger
+    ledger = path(generator, amounts=(0.05, 1.0), settling=0).ledger
     assert len(ledger.table(0)) < len(ledger.table(1)) == len(ledger.moved)
     assert all(len(line) == len(ledger.header) for line in ledger.table(1))
 

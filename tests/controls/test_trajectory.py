@@ -144,10 +144,45 @@ def test_a_row_does_not_depend_on_the_batch(generator, batch):
 
 
 def test_a_row_that_arrived_stays_where_it_is(generator):
-    path = trajectory(generator).path(generator.sample(2, seed=0), amounts(0.05, 3.0))
+    path = trajectory(generator, settling=0).path(generator.sample(2, seed=0), amounts(0.05, 3.0))
     arrived = int((((path.moved[:, 0] - 0.05).abs() <= 0.0005) & (path.drift[:, 0] <= 0.0035)).nonzero()[0])
     assert len(path.waypoints) > arrived + 2
     assert all(torch.equal(point.values[0], path.end.values[0]) for point in path.waypoints[arrived:])
+
+
+def test_a_row_that_arrived_settles_where_it_holds_better(generator):
+    start, asked = generator.sample(3, seed=0), amounts(0.3, -0.3, 0.0)
+    walked, settled = (trajectory(generator, settling=settling).path(start, asked) for settling in (0, 4))
+    assert (settled.drift[-1, :2] < walked.drift[-1, :2] / 10).all() and settled.drift[-1, 2] == 0
+    assert settled.moved[-1].tolist() == pytest.approx([0.3, 0.3, 0], rel=0.02)
+    assert settled.reached.all() and settled.ledger.ends == walked.ledger.ends
+    common = len(walked.waypoints)
+    assert len(settled.waypoints) > common  # the way there is the same
+    assert all(torch.equal(a.values, b.values) for a, b in zip(settled.waypoints[:common], walked.waypoints, strict=True))
+
+
+def test_what_moves_may_bend_more_than_what_is_held():
+    """Taking slip back by the Jacobian at hand costs more than the step brought; five of these 16 stopped there for it."""
+    matrix = torch.zeros(16, 4)
+    matrix[:4] = torch.eye(4)
+    generator = LinearGenerator(matrix, torch.zeros(16), (1, 4, 4))
+
+    def waves(images):
+        return torch.sin(3 * images[:, 0, 0, 1:2]) + images[:, 0, 0, :1]
+
+    def bowl(images):
+        x, y = images[:, 0, 0, :2].split(1, dim=1)
+        return y + 2 * x.square() + 0.3 * x
+
+    move, hold = (feature(one, name=one.__name__, columns=(one.__name__,), differentiable=True) for one in (waves, bowl))
+    control = Trajectory(generator, move=move, hold=hold, judge=None, leak=0.6)
+    path = control.path(generator.sample(16, seed=0), amounts(*[1.2] * 16))
+    assert path.reached.all()
+
+
+def test_a_row_that_did_not_arrive_does_not_settle(generator):
+    paths = [trajectory(generator, max_steps=2, settling=settling).path(generator.sample(1, seed=0), amounts(5.0)) for settling in (0, 4)]
+    assert len(paths[0].waypoints) == len(paths[1].waypoints) == 3
 
 
 def test_a_path_has_a_point_for_each_row_of_its_ledger(generator):

@@ -14,7 +14,8 @@ where A_hold = J_hold'J_hold and the null space begins where the leading eigenve
 also takes back the slip so far (a damped Gauss-Newton correction). Then the same correction, with what it costs in distance added
 again along ``P g``, is repeated where the step ended: only images are measured anew; the Jacobian, which costs as much as a hundred
 images, is kept. How much damping (or explained variance) is best changes from place to place, so a ladder of them is tried, measured,
-and the best kept; a step that leaves the hold or does not pay is halved.
+and the best kept; a step that leaves the hold or does not pay is halved. Where no corrected step pays, ``P s g`` alone is tried: what is
+moved may bend more than what is held. A row that has arrived *settles*: steps with s = 0, of which the one that holds best is kept.
 
 Sources: Rayleigh EigenDirections, ECCV 2022, arXiv 2201.10423, for the first direction and for ``course="recomputed"``; the growth step
 and the corrections are ours.
@@ -23,6 +24,7 @@ and the corrections are ours.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -36,6 +38,9 @@ UNEXPLAINED = (0.01, 0.1, 1.0, 3.0, 10.0)  # the same for the hard solver: share
 CORRECTIONS = 4  # of each trial, with the Jacobian of where it began
 HALVINGS = 6  # after which a row has no way on
 PAYS = 0.25  # the least share of the wanted change that is worth a step
+ARRIVED = 0.01  # how far from the target, as a share of it, a row stops walking
+THERE = 0.02  # and how far from it a row counts as there, which it stays while it settles
+SETTLES = 0.005  # the least gain in drift that is worth settling for, as a share of the drift allowed
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ class Steps:
     damping: float = 0.1
     explained: float = 0.99
     max_steps: int = 40
+    settling: int = 4
     plausible: float = 1.3
 
 
@@ -78,7 +84,7 @@ def grown(sides: Sides, target: Tensor, sign: Tensor, steps: Steps) -> Walked:
     carried: dict[int, Tensor] = {}  # and its span, of a matrix-free walk
     for _ in range(int(steps.max_steps)):
         far = walked.moved[-1]
-        active = ((far - target).abs() > 0.01 * target) & ~stuck
+        active = ((far - target).abs() > ARRIVED * target) & ~stuck
         if not bool(active.any()):
             break
         rows, models, wrong = _models(sides, z, start, target, far, sign, before, active, steps, carried)
@@ -100,9 +106,34 @@ def grown(sides: Sides, target: Tensor, sign: Tensor, steps: Steps) -> Walked:
         walked.drift.append(drift)
     for row in range(n):
         if not walked.ends[row]:
-            there = float((walked.moved[-1][row] - target[row]).abs()) <= 0.02 * float(target[row])
+            there = float((walked.moved[-1][row] - target[row]).abs()) <= THERE * float(target[row])
             walked.ends[row] = "arrived" if there else f"{int(steps.max_steps)} steps were not enough"
+    if not steps.recomputed:
+        _settle(walked, sides, start, target, sign, before, steps, carried)
     return walked
+
+
+def _settle(
+    walked: Walked, sides: Sides, start: Tensor, target: Tensor, sign: Tensor, before: Tensor, steps: Steps, carried: dict[int, Tensor]
+) -> None:
+    """Add the way-points of rows that have arrived and are drawn back to where they hold better."""
+    better = torch.tensor([end == "arrived" for end in walked.ends], device=target.device)
+    for _ in range(int(steps.settling)):
+        z, far, drift = walked.points[-1].clone(), walked.moved[-1].clone(), walked.drift[-1].clone()
+        better = better & (drift > 0)
+        if not bool(better.any()):
+            break
+        rows, models, _ = _models(sides, z, start, target, far, sign, before, better, steps, carried)
+        better = torch.zeros_like(better)
+        for place, model in zip(rows, models, strict=True):
+            where, change, off, found = settled(model, drift[place], steps)
+            taken = place[found]
+            z[taken], far[taken], drift[taken] = where[found], change[found], off[found]
+            better[taken] = True
+        if bool(better.any()):
+            walked.points.append(z)
+            walked.moved.append(far)
+            walked.drift.append(drift)
 
 
 def _wall(least: float, allowed: float) -> str:
@@ -182,17 +213,23 @@ class Local:
         slope = (self.gradient * self.ahead).sum(-1).clamp(min=1e-9)
         return step + ((change - (self.gradient * step).sum(-1)) / slope)[..., None] * self.ahead
 
-    def tried(self, gain: Tensor, steps: Steps, corrections: int = CORRECTIONS) -> tuple[Tensor, Tensor, Tensor]:
-        """Where a step towards ``gain`` (n,) ends at every rung after its corrections (l, n, *shape), the columns' change, and the step."""
-        step = self.along(self.undo, gain)
+    def tried(self, gain: Tensor, steps: Steps, *, correct: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+        """Where a step towards ``gain`` (n,) ends at every rung (l, n, *shape), and the change and worst drift (l, n) there.
+
+        Args:
+            correct: whether it takes back slip, before and after.
+        """
+        step = self.along(self.undo if correct else torch.zeros_like(self.undo), gain)
         step = step * (steps.reach / step.norm(dim=-1, keepdim=True).clamp(min=1e-12)).clamp(max=1)
-        trial, change = self.changed(step, steps)
-        for _ in range(0 if bool(self.first.all()) else corrections):
-            slip = change[..., self.sides.width :]
+        trial, columns = self.changed(step, steps)
+        width = self.sides.width
+        for _ in range(CORRECTIONS if correct and not bool(self.first.all()) else 0):
+            slip = columns[..., width:]
             correction = self.along(-self.solved(self.around.turn(slip) / slip.shape[-1] ** 0.5, back=True), 0.0)
             step = step + torch.where(self.first[:, None], 0.0, correction)  # the first direction stays the eigenvector
-            trial, change = self.changed(step, steps)
-        return trial, change, step
+            trial, columns = self.changed(step, steps)
+        change = columns[..., :width].square().mean(-1).sqrt()
+        return trial, change, self.sides.deviations(columns)[..., len(self.sides.move) :].amax(-1)
 
     def changed(self, step: Tensor, steps: Steps) -> tuple[Tensor, Tensor]:
         """Where a step (l, n, k) leads, and how all columns have changed there since the start, (l, n, m)."""
@@ -361,14 +398,14 @@ def advanced(model: Local, steps: Steps) -> tuple[Tensor, Tensor, Tensor, Tensor
     """Where each row goes, its change and worst drift there, whether any such place was found, and if not the least drift that paid."""
     ahead, far, off = model.z.clone(), model.far.clone(), torch.zeros_like(model.far)
     found, wall = torch.zeros_like(model.far, dtype=torch.bool), torch.full_like(model.far, torch.inf)
-    count = len(model.sides.move)
-    for halving in range(HALVINGS):
+    corrected = [True] if bool(model.first.all()) else [True, False]
+    for correct, halving in product(corrected, range(HALVINGS)):
         rows = (~found).nonzero()[:, 0]
+        if not len(rows):
+            break
         here = model.rows(rows)
         gain = (here.target - here.far).clamp(-steps.stride, steps.stride) / 2**halving
-        trial, columns, _ = here.tried(gain, steps)  # (l, n, *shape), (l, n, m)
-        change = columns[..., : here.sides.width].square().mean(-1).sqrt()  # (l, n)
-        drift = here.sides.deviations(columns)[..., count:].amax(-1)
+        trial, change, drift = here.tried(gain, steps, correct=correct)
         missing = (here.target - change).abs() + 0.01 * drift  # among equals the one that holds better
         pays = missing <= (here.target - here.far).abs() - PAYS * gain.abs()
         wall[rows] = torch.minimum(wall[rows], torch.where(pays, drift, torch.inf).amin(0))
@@ -379,6 +416,15 @@ def advanced(model: Local, steps: Steps) -> tuple[Tensor, Tensor, Tensor, Tensor
         place = rows[good]
         ahead[place], far[place], off[place] = (one[best, column][good] for one in (trial, change, drift))
         found[place] = True
-        if bool(found.all()):
-            break
     return ahead, far, off, found, wall
+
+
+def settled(model: Local, drift: Tensor, steps: Steps) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Where each row holds better, as far as it has got: the place, its change and worst drift there, and whether there is one."""
+    trial, change, off = model.tried(model.target - model.far, steps)
+    worth = SETTLES * steps.leak * model.target
+    off = torch.where((model.target - change).abs() <= THERE * model.target, off, torch.inf)
+    best = (off <= off.amin(0) + worth).int().argmax(0)  # the first of equals
+    column = torch.arange(len(best), device=best.device)
+    place, change, off = (one[best, column] for one in (trial, change, off))
+    return place, change, off, off < drift - worth

@@ -136,12 +136,12 @@ class Ledger:
         for row in range(len(self)):
             for held, name in enumerate(self.holds):
                 for place, share in enumerate(shares.tolist()):
-                    over = (far[:, row] >= share - 0.02).nonzero()[:, 0]  # the first time it is there
+                    over = (far[:, row] >= share - 0.02).nonzero()[:, 0]  # the first time it is there; settled at the end
                     if not len(over):
                         break
-                    last = int(over[0])
-                    if last == 0:
-                        found[name][row, place] = off[0, row, held]
+                    last = int(over[-1] if share == 1 else over[0])
+                    if last == 0 or share == 1:
+                        found[name][row, place] = off[last, row, held]
                         continue
                     low, high = far[last - 1 : last + 1, row].tolist()
                     part = min((share - low) / max(high - low, 1e-9), 1.0)

@@ -104,6 +104,7 @@ class Trajectory:
             steps choose from ``growth.LADDER`` times as much.
         explained: share of each held feature's variance that the hard solver forbids.
         max_steps: Jacobians, after which a row that has not arrived is left where it is and reported as not reached.
+        settling: further Jacobians, at most, of a row that has arrived: what moved stays, what is held is drawn back; 0 for none.
         plausible: how far from the mean latent a path may go, in the distance that 99 of 100 latents keep; farther is drawn back.
         seed: of the random course.
         judge: two batches of images -> distances, for the ledger; the shipped perceptual distance by default, None for none.
@@ -288,9 +289,9 @@ def _steps(options: dict[str, Any]) -> Steps:
         checks.known(name, known, "option of Trajectory")
         if name == "solver":
             checks.known(value, SOLVERS, "solver")
-        elif not value > 0 or value == float("inf"):
-            raise ValueError(f"{name} of a trajectory is a number above 0, got {value}.")
-    for name in ("rank", "max_steps"):
+        elif not (value > 0 or (name == "settling" and value == 0)) or value == float("inf"):
+            raise ValueError(f"{name} of a trajectory is a number {'of 0 or more' if name == 'settling' else 'above 0'}, got {value}.")
+    for name in ("rank", "max_steps", "settling"):
         if options.get(name, 1) != int(options.get(name, 1)):
             raise ValueError(f"{name} of a trajectory is a whole number, got {options[name]}.")
     if not options.get("explained", 0.5) <= 1:
