@@ -113,7 +113,10 @@ def road_of(bench: Bench, name: str, holds: Sequence[str], cache: Path, job: Job
     held = select(bench.features, [one for one in holds if one != name])
     if not held:
         raise ValueError("a trajectory holds something: choose what stays, or lock a feature.")
-    road = Road(Trajectory(bench.generator, move=select(bench.features, [name]), hold=held, space=bench.space, judge=None), f"{name} moved")
+    road = Road(
+        Trajectory(bench.generator, move=select(bench.features, [name]), hold=held, space=bench.space, judge=None, settling=0),
+        f"{name} moved",
+    )
     renamed, _ = session.adopted(bench, road, "trajectories")
     knob = road.knobs[0]
     words = f"A trajectory, holding {', '.join(one.name for one in held)}; one population deviation is {knob.high:.3g} {knob.unit}."

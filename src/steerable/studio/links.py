@@ -175,7 +175,7 @@ def _again(told: RoadLink, bench: Bench) -> Bench:
         move, hold = select(bench.features, told.move), select(bench.features, told.hold)
     except ValueError as error:
         raise ValueError(f'this link cannot be restored: of its trajectory "{told.name[:60]}", {error}') from None
-    road = Road(Trajectory(bench.generator, move=move, hold=hold, space=bench.space, judge=None), told.name)
+    road = Road(Trajectory(bench.generator, move=move, hold=hold, space=bench.space, judge=None, settling=0), told.name)
     return session.adopted(bench, road, "trajectories")[0]
 
 

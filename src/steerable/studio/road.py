@@ -1,7 +1,7 @@
 """A trajectory as a slider: walked once to its end for the person who is shown, and looked up from then on.
 
 A trajectory makes a new Jacobian at every step, which takes seconds, and a slider asks twenty times a second. ``Road`` walks to the end of
-the range when a side is first asked for and answers every amount up to there from its way-points.
+the range when a side is first asked for and answers every amount up to there from its way-points (so it need not settle at its end).
 """
 
 from __future__ import annotations
