@@ -1,10 +1,10 @@
-"""Train the networks that tell digits apart: digits-predictor, -2 and -3, which trainings are given, and digits-judge, which judges them.
+"""Train the two networks that tell digits apart: digits-predictor, which trainings are given, and digits-judge, which judges them.
 
     python tools/train_digit_networks.py --data FOLDER
     python tools/write_manifest.py
 
-FOLDER has the idx files of MNIST. They differ in nothing but the seed (0, 2, 3; and 1): of the weights, of the held-out tenth, of the order
-and of every distortion. About 3 minutes on one core for each 1,500 steps.
+FOLDER has the idx files of MNIST. The two differ in nothing but the seed (0 and 1): of the weights, of the held-out tenth, of the order and
+of every distortion. About 3 minutes on one core for each 1,500 steps.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ship_digits import LICENCE, MEMBER, source_digest
 from steerable.sources import read_source
 from steerable.training.classifier import Classified, train_classifier
 
-SEEDS = {"digits-predictor": 0, "digits-judge": 1, "digits-predictor-2": 2, "digits-predictor-3": 3}
+SEEDS = {"digits-predictor": 0, "digits-judge": 1}
 STEPS = 1500
 
 
@@ -38,7 +38,7 @@ def ship(name: str, found: Classified, out: Path, source_sha256: str) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the folder with the idx files of MNIST")
-    parser.add_argument("--only", default=",".join(SEEDS), help="names, separated by commas (default all)")
+    parser.add_argument("--only", default=",".join(SEEDS), help="names, separated by commas (default both)")
     parser.add_argument("--steps", type=int, default=STEPS, help=f"of 128 pictures (default {STEPS})")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="the folder to write into (default: the package's)")
     given = parser.parse_args()

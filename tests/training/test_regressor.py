@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from steerable import zoo
-from steerable.features.digits import DigitNetwork, DigitNetworks, digit, digit_class
+from steerable.features.digits import DigitNetwork, digit, digit_class
 from steerable.features.heads import HeadNetwork, head_features
 from steerable.features.network import measure
 from steerable.rendered import FACTORS, drawn_numbers, heads
 from steerable.training.classifier import train_classifier
-from steerable.training.domains import PREDICTORS, digits
 from steerable.training.regressor import train_head_network
 
 
@@ -69,16 +67,6 @@ def test_a_classifier_tells_two_strokes_apart(strokes):
     assert classes.argmax(1).tolist() == [0, 1] and torch.allclose(classes.sum(1), torch.ones(2), atol=1e-5)
     loaded = DigitNetwork.from_state(found.network.state_dict())
     assert torch.equal(digit(loaded)(image), embedding)
-
-
-def test_several_networks_are_read_as_one():
-    parts = [zoo.load_network(name) for name in PREDICTORS]
-    together, image = DigitNetworks(parts), torch.rand(3, 1, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    embedding, classes = digit(together)(image), digit_class(together)(image)
-    assert embedding.shape == (3, 48) == (3, len(digit(together).columns))
-    assert torch.allclose(embedding @ embedding.T, sum(digit(one)(image) @ digit(one)(image).T for one in parts) / 3, atol=1e-5)
-    assert torch.allclose(classes, sum(digit_class(one)(image) for one in parts) / 3, atol=1e-5)
-    assert digits().watched[0].contrast.feature.network is digits().watched[0].reading.network  # it runs once
 
 
 def test_bad_numbers_are_refused(strokes, no_annotation_checks):

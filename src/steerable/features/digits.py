@@ -1,9 +1,8 @@
 """Measurements of drawn digits: which digit, how slanted, how much ink.
 
 ``SLANT`` and ``INK`` are moments of the pixels and need no network. ``DigitNetwork`` tells digits apart: its embedding is what "the same
-digit" means to a training, its probabilities are what a person reads. ``training.classifier`` trains one; four of other seeds ship, three
-to train by (``DigitNetworks``: what fools one does not fool all) and one to judge by. Neighbours: ``pixels`` and ``geometry``, which work
-on any picture.
+digit" means to a training, its probabilities are what a person reads. ``training.classifier`` trains one; two of other seeds ship, one
+to train by and one to judge by. Neighbours: ``pixels`` and ``geometry``, which work on any picture.
 
 Strokes are taken to be light on black, as in MNIST. Source of the moments: Hu, "Visual pattern recognition by moment invariants", IRE
 Transactions on Information Theory, 1962; of the embedding on a sphere: Wang et al., "NormFace: L2 hypersphere embedding for face
@@ -12,7 +11,6 @@ verification", ACM Multimedia 2017.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -63,15 +61,6 @@ class DigitNetwork(nn.Module):
         self.embed = nn.Linear(widths[-1] * (SIDE // 2 ** len(widths)) ** 2, size)
         self.directions = nn.Parameter(torch.zeros(classes, size))
 
-    @property
-    def size(self) -> int:
-        """Numbers of the embedding."""
-        return self.embed.out_features
-
-    @property
-    def classes(self) -> int:
-        return len(self.directions)
-
     @classmethod
     def from_state(cls, tensors: Mapping[str, Tensor]) -> DigitNetwork:
         """The network of these weights, frozen."""
@@ -97,27 +86,13 @@ class DigitNetwork(nn.Module):
         return embedding, SCALE * embedding @ F.normalize(self.directions, dim=1).T
 
 
-class DigitNetworks(nn.Module):
-    """Several networks as one: their embeddings side by side, again of length 1, and the mean of their probabilities."""
-
-    def __init__(self, networks: Sequence[DigitNetwork]) -> None:
-        super().__init__()
-        self.networks = nn.ModuleList(networks)
-        self.size, self.classes = sum(one.size for one in networks), networks[0].classes
-
-    def forward(self, images: Images) -> tuple[Tensor, Tensor]:
-        embeddings, logits = zip(*(network(images) for network in self.networks), strict=True)
-        together = torch.stack([one.log_softmax(1) for one in logits]).logsumexp(0) - math.log(len(logits))
-        return torch.cat(embeddings, 1) / math.sqrt(len(embeddings)), together
-
-
-def digit(network: DigitNetwork | DigitNetworks, name: str = "digit") -> NetworkFeature:
+def digit(network: DigitNetwork, name: str = "digit") -> NetworkFeature:
     """The embedding: near for two pictures of one digit, whatever their slant and stroke; columns ``digit-1`` ..., of no unit."""
-    columns = tuple(f"{name}-{i + 1}" for i in range(network.size))
+    columns = tuple(f"{name}-{i + 1}" for i in range(network.embed.out_features))
     return NetworkFeature(name, columns, "", "cosine", network, lambda output: output[0])
 
 
-def digit_class(network: DigitNetwork | DigitNetworks, name: str = "digit-class", *, prefix: str = "is") -> NetworkFeature:
+def digit_class(network: DigitNetwork, name: str = "digit-class", *, prefix: str = "is") -> NetworkFeature:
     """The probability of each digit; columns ``is-0`` to ``is-9``."""
-    columns = tuple(f"{prefix}-{i}" for i in range(network.classes))
+    columns = tuple(f"{prefix}-{i}" for i in range(len(network.directions)))
     return NetworkFeature(name, columns, CLASSES, "l1", network, lambda output: output[1].softmax(1))

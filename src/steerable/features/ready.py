@@ -41,8 +41,6 @@ NETWORKS: Mapping[str, Callable[[Mapping[str, Tensor]], nn.Module]] = {
     "age-gender": AgeGender.from_state,
     "person": PersonMask.from_state,
     "digits-predictor": digits.DigitNetwork.from_state,
-    "digits-predictor-2": digits.DigitNetwork.from_state,
-    "digits-predictor-3": digits.DigitNetwork.from_state,
     "digits-judge": digits.DigitNetwork.from_state,
     "heads-predictor": HeadNetwork.from_state,
     "heads-judge": HeadNetwork.from_state,

@@ -3,25 +3,23 @@
     digits     which digit, how slanted, how much ink, the rest
     heads      yaw, pitch, light, hue, size, background, the rest         its pictures are rendered, see ``steerable.rendered``
 
-``groups`` has what a list is; ``parse_groups`` there takes one from a text. A new domain is one more entry. Every domain has shipped
-networks of different seeds: those that trainings are given, and one that judges them (``judges``).
+``groups`` has what a list is; ``parse_groups`` there takes one from a text. A new domain is one more entry. Every domain has two shipped
+networks of different seeds: one that trainings are given, and one that judges them (``judges``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache
 from typing import Any
 
 from steerable import checks
-from steerable.features.digits import INK, SLANT, DigitNetwork, DigitNetworks, digit, digit_class
+from steerable.features.digits import INK, SLANT, DigitNetwork, digit, digit_class
 from steerable.features.heads import HeadNetwork, head_features
 from steerable.features.ready import load_network
 from steerable.protocols import Feature
 from steerable.training.contrastive import Contrast
 from steerable.training.groups import REST, Group, Groups, parse_groups
 
-PREDICTORS = ("digits-predictor", "digits-predictor-2", "digits-predictor-3")  # of digits, that trainings are given
 HAZE, FAINT = 0.15, 0.3  # of white: what is darker is background to a network; and is no stroke
 
 
@@ -29,23 +27,17 @@ def digits(network: DigitNetwork | None = None) -> Groups:
     """Digit 24, slant 8, ink 8, rest 24 numbers.
 
     Args:
-        network: that tells digits apart; the three shipped predictors together by default. A training by one alone bends the
-            pictures until that one overlooks their slant, and another does not.
+        network: that tells digits apart; the shipped predictor by default.
     """
-    reader = _predictors() if network is None else network
+    reader: DigitNetwork = network if network is not None else load_network("digits-predictor")
     return Groups(
         (
-            Group("digit", 24, Contrast(digit(reader), smoothed=True, clipped=HAZE, weight=9.0), reading=digit_class(reader)),
+            Group("digit", 24, Contrast(digit(reader), smoothed=True, clipped=HAZE, weight=6.0), reading=digit_class(reader)),
             Group("slant", 8, Contrast(SLANT, "l1", clipped=FAINT)),
             Group("ink", 8, Contrast(INK, "l1", clipped=FAINT, weight=2.0)),
             Group(REST, 24),
         )
     )
-
-
-@cache
-def _predictors() -> DigitNetworks:
-    return DigitNetworks([load_network(name) for name in PREDICTORS])
 
 
 def heads(network: HeadNetwork | None = None) -> Groups:
