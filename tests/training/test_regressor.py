@@ -10,7 +10,7 @@ from steerable.features.digits import DigitNetwork, digit, digit_class
 from steerable.features.heads import HeadNetwork, head_features
 from steerable.features.network import measure
 from steerable.rendered import FACTORS, drawn_numbers, heads
-from steerable.training.classifier import train_classifier
+from steerable.training.classifier import sheared_share, train_classifier
 from steerable.training.regressor import train_head_network
 
 
@@ -65,8 +65,32 @@ def test_a_classifier_tells_two_strokes_apart(strokes):
     embedding, classes = digit(found.network)(image), digit_class(found.network)(image)
     assert torch.allclose(embedding.norm(dim=1), torch.ones(2), atol=1e-5)
     assert classes.argmax(1).tolist() == [0, 1] and torch.allclose(classes.sum(1), torch.ones(2), atol=1e-5)
+    assert found.sheared == 0  # strokes of one slant
     loaded = DigitNetwork.from_state(found.network.state_dict())
     assert torch.equal(digit(loaded)(image), embedding)
+
+
+def test_what_a_network_sees_of_a_shear_is_measured():
+    class Corner(DigitNetwork):
+        """Sees the place of the ink in the top row, which a shear moves, or only how much there is, which it leaves."""
+
+        def __init__(self, place):
+            super().__init__()
+            self.place = place
+
+        def forward(self, images):
+            top = (images[:, 0, 8:10] + 1).sum(1)
+            ink = top.sum(1, keepdim=True)
+            seen = (top * torch.arange(32.0)).sum(1, keepdim=True) / ink if self.place else ink
+            return seen, seen
+
+    images = torch.full((40, 1, 32, 32), -1.0)
+    for row in range(40):  # strokes of one height, leaning and of two widths
+        for y in range(6, 26):
+            x = 16 + round((16 - y) * (row - 20) / 60)
+            images[row, 0, y, x - 2 : x + 1 + row % 2] = 1.0
+    place, amount = (sheared_share(Corner(one), images, torch.Generator().manual_seed(0)) for one in (True, False))
+    assert place > 0.8 and amount < 0.2
 
 
 def test_bad_numbers_are_refused(strokes, no_annotation_checks):
