@@ -32,7 +32,7 @@ from steerable.protocols import Amounts, Control, Edit, Generator, Images, Knob,
 from steerable.sampling import in_batches
 
 FRACTIONS = (-1.0, -0.5, -0.25, 0.25, 0.5, 1.0)  # of the range's ends, where the held-out loss is measured
-RATES = {"eigenbasis": 0.8, "adam": 0.1}
+RATES = {"eigenbasis": 0.5, "adam": 0.1}
 Loss = str | Perceptual  # "l2", or a distance
 
 
@@ -75,8 +75,8 @@ def fit_directions(
             amounts are drawn independently and their targets applied one after the other.
         n: latents, a fresh one for each sample.
         batch: latents a step.
-        lr: of the move at the far end of the range, in latent units; it falls to zero. By default 0.8, times the
-            missing share to the power of 3/4 where there are fewer than 128 steps; for Adam 0.1.
+        lr: of the move at the far end of the range, in latent units; it falls to zero. By default 0.5, and less by the
+            root of the missing share where there are fewer than 128 steps; for Adam 0.1.
         space: where the directions live; by default w where the generator has one, its first space otherwise.
         amounts: train on these instead of the knobs' own ranges, which the fitted knobs then have.
         loss: "l2", the masked squared error, or a ``Perceptual`` distance.
@@ -99,7 +99,7 @@ def fit_directions(
     rate = RATES[checks.known(optimiser, RATES, "optimiser")]
     check_numbers(n=n, batch=batch, lr=rate if lr is None else lr, held_out=held_out)
     if lr is None:
-        lr = rate * min(1.0, math.ceil(n / batch) / SETTLED) ** 0.75 if optimiser == "eigenbasis" else rate
+        lr = rate * math.sqrt(min(1.0, math.ceil(n / batch) / SETTLED)) if optimiser == "eigenbasis" else rate
     knobs = tuple(ranged(edit, amounts) for edit in edits)
     everything = generator.sample(n + held_out + calibration, seed=seed, space=space or home(generator), labels=labels)
     latents, unseen, last = everything[:n], everything[n : n + held_out], everything[n + held_out :]
