@@ -4,7 +4,7 @@
     python tools/write_manifest.py
 
 FOLDER has the idx files of MNIST. The two differ in nothing but the seed (0 and 1): of the weights, of the held-out tenth, of the order and
-of every distortion. About 3 minutes on one core for each 1,500 steps.
+of every distortion. About 2 minutes on one core for each 1,500 steps.
 """
 
 from __future__ import annotations

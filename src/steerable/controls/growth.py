@@ -36,7 +36,7 @@ from steerable.controls.subspace import Span
 LADDER = (0.1, 0.3, 1.0, 5.0, 20.0)  # dampings that every later step is tried with
 UNEXPLAINED = (0.01, 0.1, 1.0, 3.0, 10.0)  # the same for the hard solver: shares of variance left over
 CORRECTIONS = 4  # of each trial, with the Jacobian of where it began
-HALVINGS = 6  # after which a row has no way on
+HALVINGS = 6  # of a corrected step, and then of an uncorrected one, after which a row has no way on
 PAYS = 0.25  # the least share of the wanted change that is worth a step
 ARRIVED = 0.01  # how far from the target, as a share of it, a row stops walking
 THERE = 0.02  # and how far from it a row counts as there, which it stays while it settles

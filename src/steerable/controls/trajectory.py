@@ -289,8 +289,10 @@ def _steps(options: dict[str, Any]) -> Steps:
         checks.known(name, known, "option of Trajectory")
         if name == "solver":
             checks.known(value, SOLVERS, "solver")
-        elif not (value > 0 or (name == "settling" and value == 0)) or value == float("inf"):
-            raise ValueError(f"{name} of a trajectory is a number {'of 0 or more' if name == 'settling' else 'above 0'}, got {value}.")
+        elif name == "settling" and value == 0:
+            continue
+        elif not value > 0 or value == float("inf"):
+            raise ValueError(f"{name} of a trajectory is a number above 0, got {value}.")
     for name in ("rank", "max_steps", "settling"):
         if options.get(name, 1) != int(options.get(name, 1)):
             raise ValueError(f"{name} of a trajectory is a whole number, got {options[name]}.")
