@@ -70,6 +70,18 @@ def test_each_backbone_has_every_term(backbone):
     assert set(one.step(1)) == TERMS
 
 
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_fused_adam_steps_as_the_ordinary_one_does(backbone):
+    """It goes through memory, and the gradients of a penalty on gradients lie otherwise than the weights."""
+    ours, ordinary = training(backbone=backbone), training(backbone=backbone)
+    for optimiser in (ordinary.makers, ordinary.judges):
+        optimiser.param_groups[0]["fused"] = False
+    for one in (ours, ordinary):
+        one.step(0)
+    for (name, a), b in zip(ours.tensors().items(), ordinary.tensors().values(), strict=True):
+        assert torch.allclose(a, b, atol=1e-5), name
+
+
 def test_without_contrast_it_is_the_plain_training():
     one = training(contrast=0.0, path_length=0.0)
     assert set(one.step(1)) == {"discriminator", "generator"}

@@ -48,7 +48,7 @@ from steerable.training.groups import Groups, check_total
 from steerable.training.loop import LOG, Losses, Run
 from steerable.training.losses import called_generated, called_real, gradient_penalty
 from steerable.training.processes import Share
-from steerable.training.steerable import adam
+from steerable.training.steerable import adam, laid_out
 
 WEIGHTS, SAMPLES, CALIBRATION, STEPS = 0, 1, 2, 3  # rows of the training's seed: what is drawn for each, and for step i in row STEPS + i
 COLUMNS = 10  # of the sample grid
@@ -418,7 +418,7 @@ class Training:
         parameters = optimiser.param_groups[0]["params"]
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = None if gradient is None else self.share.mean(gradient)
+            parameter.grad = None if gradient is None else laid_out(self.share.mean(gradient), parameter)
         optimiser.step()
 
     @torch.no_grad()

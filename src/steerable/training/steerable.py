@@ -294,7 +294,7 @@ class _Training:
         if self.share[1] > 1:
             for parameter in parameters:
                 if parameter.grad is not None:
-                    parameter.grad = self.mean(parameter.grad)
+                    parameter.grad = laid_out(self.mean(parameter.grad), parameter)
         for optimiser in optimisers:
             optimiser.step()
 
@@ -364,6 +364,15 @@ def adam(parameters: list[Tensor], lr: float) -> torch.optim.Adam:
         zeros = {name: torch.zeros_like(parameter, requires_grad=False) for name in ("exp_avg", "exp_avg_sq")}
         optimiser.state[parameter] = {"step": torch.zeros((), device=parameter.device), **zeros}
     return optimiser
+
+
+def laid_out(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """The gradient in the parameter's memory layout.
+
+    Fused Adam goes through memory, not through indices: beside a weight that is channels-last it takes the numbers of a contiguous gradient
+    in the wrong order, without a word on CPUs. ``backward`` lays gradients out by itself, ``autograd.grad`` does not.
+    """
+    return gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
 
 
 def _check(*, way: str, size: int, **numbers: float) -> None:
