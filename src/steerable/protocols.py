@@ -267,6 +267,11 @@ class Control(Protocol):
         ...
 
 
+def device_of(generator: Generator) -> torch.device:
+    """Where its latents and pictures are; what measures them has to be there too."""
+    return generator.sample(1, seed=0).values.device
+
+
 def home(generator: Generator) -> str:
     """The space to steer in unless another is asked for: w where there is one, the first otherwise.
 

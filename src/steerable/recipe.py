@@ -31,7 +31,7 @@ from steerable.controls.trajectory import Trajectory, joined_paths
 from steerable.features.network import NetworkFeature, select
 from steerable.features.pixels import Box, RegionPixels
 from steerable.generators.module import ModuleGenerator, row_seed
-from steerable.protocols import Control, Generator, Latents
+from steerable.protocols import Control, Generator, Latents, device_of
 from steerable.sampling import latents_of
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -276,7 +276,7 @@ def solver(generator: Generator, turn: Turn, values: Mapping[str, float | str] |
     control = unpack(turn, generator) if turn.control else None
     lines = [knob.name for knob in control.knobs if knob.name in wanted] if control is not None else []
     axes = control[lines] if isinstance(control, Directions) and lines else None
-    device = str(generator.sample(1, seed=0).values.device)
+    device = str(device_of(generator))
     hold = [named.one(text, generator.image_shape, device=device) if named.is_more_than_a_name(text) else text for text in turn.hold]
     return Solve(generator, set=wanted, hold=hold, features=own_features(turn, device), axes=axes)
 
@@ -394,7 +394,7 @@ def trajectory(generator: Generator, drive: Drive) -> Trajectory:
         region = Box(*drive.box)
         outside, inside = RegionPixels(region, shape, invert=True, name="outside"), RegionPixels(region, shape, name="inside")
         return Trajectory(generator, move=outside, hold=inside, **options)
-    device = str(generator.sample(1, seed=0).values.device)
+    device = str(device_of(generator))
     move, hold = (named.features(side, shape, device=device) for side in (drive.move, drive.hold))
     return Trajectory(generator, move=move, hold=hold, **options)
 

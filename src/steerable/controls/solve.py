@@ -26,7 +26,7 @@ from steerable.controls.sides import Anchored, Population, Sides, listed, missin
 from steerable.controls.solution import Solution
 from steerable.features import ready
 from steerable.features.network import measure
-from steerable.protocols import Amounts, Feature, Generator, Images, Knob, Latents, LatentSpace, home
+from steerable.protocols import Amounts, Feature, Generator, Images, Knob, Latents, LatentSpace, device_of, home
 from steerable.sensitivity import Generated
 
 LOOKED_AT = 48  # latents of the census whose Jacobians say what usually changes a wide held feature
@@ -84,7 +84,7 @@ class Solve:
         own = tuple(features)
         wanted = asked.mapping(set)
         where = checks.known(space or (axes.space.name if axes is not None else home(generator)), generator.spaces, "latent space")
-        device = str(generator.sample(1, seed=0, space=where).values.device)
+        device = str(device_of(generator))
         columns = tuple(asked.as_one(name, asked.named(name, own, device)) for name in wanted)
         names = tuple(one.name for one in columns)
         tried = _effort(effort)

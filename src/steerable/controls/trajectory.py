@@ -28,7 +28,7 @@ from steerable.controls.growth import Steps, Walked
 from steerable.controls.ledger import Judge, Ledger, joined, stretched
 from steerable.controls.sides import Population, Sides, listed, missing, population_of, sides_of
 from steerable.features import perceptual
-from steerable.protocols import Amounts, Feature, Generator, Knob, Latents, LatentSpace, home
+from steerable.protocols import Amounts, Feature, Generator, Knob, Latents, LatentSpace, device_of, home
 
 COURSES = ("growing", "recomputed", "straight", "most-change", "least-change", "random")
 SOLVERS = ("soft", "hard", "matrix-free")
@@ -152,7 +152,7 @@ class Trajectory:
             "steps": replace(_steps(options), recomputed=course == "recomputed"),
             "course": checks.known(course, COURSES, "course"),
             "seed": seed,
-            "judge": perceptual.shipped() if isinstance(judge, str) else judge,
+            "judge": perceptual.shipped(device_of(generator)) if isinstance(judge, str) else judge,
             "space": generator.spaces[where],
             "population": population_of(generator, (*moved, *held), where),
         }

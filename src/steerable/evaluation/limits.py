@@ -28,7 +28,7 @@ from steerable.evaluation.quality import FULL_RANK, frechet_distance, kernel_dis
 from steerable.evaluation.usable import Usable, range_before, usable_range, with_range
 from steerable.features import backbone
 from steerable.features.perceptual import Perceptual
-from steerable.protocols import Control, Feature, Generator, Knob, Latents
+from steerable.protocols import Control, Feature, Generator, Knob, Latents, device_of
 
 STEPS = 9  # default amounts: evenly on either side of the neutral one, so that a step is compared with steps of its own size
 GRID = 512  # points of a density
@@ -194,7 +194,7 @@ def limits(
     turning = knob_of(control, knob)
     low, high = range_before(control, turning.name)  # so that default amounts are the same once a range was written
     measured, asked = resolved(attribute, turning.name), _asked(replace(turning, low=low, high=high), amounts)
-    judge = network or backbone.shipped()
+    judge = network or backbone.shipped().to(device_of(generator))
     wide = int(getattr(judge, "num_features", FULL_RANK))
     if n < 16 or batch < 1:
         raise ValueError(f"a kernel distance takes 16 images or more, got n={n}, in batches of {batch}.")

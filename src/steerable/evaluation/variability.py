@@ -27,7 +27,7 @@ from steerable.evaluation.relation import Contrast, Relation, contrast, relation
 from steerable.features import backbone
 from steerable.features.perceptual import Perceptual
 from steerable.generators.module import row_seed
-from steerable.protocols import Control, Feature, Generator, Images, Knob, Latents
+from steerable.protocols import Control, Feature, Generator, Images, Knob, Latents, device_of
 from steerable.sampling import in_batches
 from steerable.sources import ImageSource
 
@@ -145,7 +145,7 @@ def variability(
     if n < 2 or batch < 1:
         raise ValueError(f"a spread takes 2 latents a class or more, got n={n}, in batches of {batch}.")
     turning, measured = knob_of(control, knob), resolved(attribute, knob_of(control, knob).name)
-    judge: Any = network or backbone.shipped()
+    judge: Any = network or backbone.shipped().to(device_of(generator))
     distance = Perceptual(judge) if looks else None
     chosen = _classes(generator, sigma, classes, names)
     labels = names_of(chosen, sigma, names)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 from jaxtyping import Float
@@ -73,7 +72,6 @@ def _unit(maps: Tensor) -> Tensor:
     return maps * torch.rsqrt(maps.square().sum(1, keepdim=True) + TINY)
 
 
-@cache
-def shipped() -> Perceptual:
+def shipped(device: torch.device) -> Perceptual:
     """The distance on the shipped backbone at 64 px: what every ledger is written with unless another is named."""
-    return Perceptual(backbones.shipped())
+    return Perceptual(backbones.shipped().to(device))

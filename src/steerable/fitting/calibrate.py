@@ -108,8 +108,9 @@ def rescaled(
     ``limits`` are amounts of a direction's present unit that no move exceeds: an edit's range, beyond which nothing can be read back.
     """
     knobs, vectors, records = [], [], {}
-    spread = latents.values.flatten(1).std(0).mean() if len(latents) > 1 else torch.tensor(1.0)
+    spread = latents.values.flatten(1).std(0).mean() if len(latents) > 1 else latents.values.new_ones(())
     for knob, vector in progress.track(list(zip(directions.knobs, directions.vectors, strict=True)), "calibrate"):
+        vector = vector.to(latents.values)  # axes are solved for on the CPU, wherever the pictures are
         unit = vector / vector.norm().clamp(min=1e-12) * spread
         limit = (limits or {}).get(knob.name, math.inf) * float(vector.norm() / spread)
         curve = follow(unit, changes[knob.name], latents, longest=limit)
@@ -120,12 +121,12 @@ def rescaled(
         else:
             vectors.append(vector)
             calibrated = replace(knob, low=0.0, high=0.0)
-        values = populations.get(knob.name, coordinates(latents, vectors[-1]))
+        values = populations.get(knob.name, coordinates(latents, vectors[-1]).cpu())
         knobs.append(replace(calibrated, percentiles=percentiles(values)))
         before = float(vector.norm() / spread)  # deviations that one unit was until now
         records[knob.name] = _record(curve, slope, populations.get(knob.name)) | {"change_per_unit": [slope * before] * 2}
     fit = {**directions.fit, "calibration": records}
-    return replace(directions, knobs=tuple(knobs), vectors=torch.stack(vectors), fit=fit)
+    return replace(directions, knobs=tuple(knobs), vectors=torch.stack(vectors).to(directions.vectors), fit=fit)
 
 
 def restrided(walk: Walk, change: Change, latents: Latents, population: Tensor | None = None) -> Walk:

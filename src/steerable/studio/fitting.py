@@ -24,7 +24,7 @@ from steerable.evaluation.summary import largest_leaks, leakage
 from steerable.features.network import AllColumns, column, select
 from steerable.fitting.axes import fit_axes, score_of
 from steerable.fitting.labels import fit_feature
-from steerable.protocols import Feature
+from steerable.protocols import Feature, device_of
 from steerable.studio import session
 from steerable.studio.road import Road
 from steerable.studio.session import Bench
@@ -92,7 +92,7 @@ def axis_of_labels(bench: Bench, name: str, answers: Mapping[int, bool], cache: 
     table = files.write_text(cache / "labels.csv", "seed,label\n" + "".join(f"{seed},{int(on)}\n" for seed, on in answers.items()))
     with progress.shown_by(job.track):
         # thirty labels are too few for the thousand numbers of the backbone: the head reads the columns that are measured anyway
-        backbone = AllColumns(bench.features) if bench.features else zoo.load_backbone()
+        backbone = AllColumns(bench.features) if bench.features else zoo.load_backbone().to(device_of(bench.generator))
         feature = fit_feature(table, backbone=backbone, name=name, generator=bench.generator, folds=FOLDS)
     report: Any = feature.report
     about = (
