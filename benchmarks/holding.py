@@ -1,6 +1,7 @@
 """Move one thing, hold another: trajectories beside every straight method and the paper's baselines, at matched change.
 
-    python benchmarks/holding.py [--quick] [--pairs "background | face box,pose | identity"] [--keep pairs.json] [--figure holding.png]
+    python benchmarks/holding.py [--quick] [--pairs "background | face box,pose | identity"] [--keep pairs.json] [--jobs 2]
+                                 [--figure holding.png]
 
 For each pair, faces that nothing was tuned on (seeds 1000 on) are moved until what moves has changed by the same amount, and what counts is
 the squared change of what is held. How many faces get there is reported beside it, for a method that stops early drifts little.
@@ -28,8 +29,12 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cache
+from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +62,7 @@ PAPER = 16  # faces
 LONGEST = 12  # way-points of the paper's course
 STRAIGHT = ("first kept", "axis, projected", "PCA", "SeFa")
 BASELINES = ("most change", "least change", "random")
+FEW = 2  # faces that one of several processes takes at a time
 COARSE, FINE = 10, 4  # places looked at on a line, and then between two of them
 
 
@@ -99,6 +105,7 @@ def main() -> None:
     parser.add_argument("--pairs", help="only these, by name, with commas")
     parser.add_argument("--n", type=int, help="how many faces")
     parser.add_argument("--keep", type=Path, metavar="FILE", help="JSON file of pairs measured so far, read and added to")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that share the faces, one thread each; 1 by default")
     parser.add_argument("--figure", type=Path, help="also draw drift and reach of every pair into this PNG")
     asked = parser.parse_args()
     count = asked.n or (4 if asked.quick else 64)
@@ -109,7 +116,7 @@ def main() -> None:
     kept = json.loads(asked.keep.read_text()) if asked.keep and asked.keep.is_file() else {}
     whole = {}
     for pair in [one for one in PAIRS if one.name in names]:
-        for found in compared(pair, count, kept.get(pair.name)):
+        for found in compared(pair, count, kept.get(pair.name), asked.jobs):
             kept[pair.name] = found
             if asked.keep:
                 files.write_text(asked.keep, json.dumps(kept) + "\n")
@@ -120,51 +127,102 @@ def main() -> None:
     print(json.dumps({"benchmark": "holding", "n": count, "seed": FIRST, "load": os.getloadavg()[0], "pairs": whole}))
 
 
-def compared(pair: Pair, count: int, kept: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
-    """Every method on so many faces, eight at a time; after each eight what is known so far, as JSON values."""
-    if kept is not None and len(kept["faces"]["random"]["there"]) >= count:
+def compared(pair: Pair, count: int, kept: dict[str, Any] | None, jobs: int) -> Iterator[dict[str, Any]]:
+    """Every method on so many faces, eight at a time, by several processes two; after each what is known so far, as JSON values."""
+    done = len(kept["faces"]["random"]["there"]) if kept is not None else 0
+    if kept is not None and done >= count:
         rows = {name: {key: values[:count] for key, values in one.items()} for name, one in kept["faces"].items()}
         yield {**kept, "faces": rows, "allowed": kept["allowed"][:count]}
         return
+    if jobs > 1:
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield from added(kept, pool.map(some, repeat(pair), range(done, count, FEW), repeat(FEW), repeat(count)))
+    else:
+        yield from added(kept, (some(pair, i, 8, count) for i in range(done, count, 8)))
+
+
+def added(kept: dict[str, Any] | None, found: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """What is known of a pair after each few more faces."""
+    known = kept
+    for one in found:
+        if known is None:
+            known = one
+        else:
+            known["seconds"] += one["seconds"]
+            known["allowed"].extend(one["allowed"])
+            for name, rows in one["faces"].items():
+                for key, values in rows.items():
+                    known["faces"][name][key].extend(values)
+        yield known
+
+
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """What all faces of a pair are measured with."""
+
+    control: Trajectory
+    amount: float
+    faces: Latents
+    shared: Mapping[str, Tensor]
+    tries: Sequence[tuple[Trajectory, float]]
+    free: Trajectory
+
+
+@cache
+def ready(pair: Pair, count: int) -> Ready:
+    """The trajectories, the faces and the directions of a pair, made once in a process."""
     generator = load_generator(pair.generator)
     shape = generator.image_shape
     move, hold = (named.features([text], shape) for text in (pair.move, pair.hold))
     control = Trajectory(generator, move=move, hold=hold, judge=None)
-    amount = control.unit / 2 if pair.amount is None else pair.amount
-    units = {"unit": control.knobs[0].unit, "held_unit": control.hold[0].unit, "deviations": [control.unit, control.held_unit]}
-    known = kept or {"amount": amount, **units, "seconds": 0.0, "faces": {}}
     seeds = range(FIRST, FIRST + (3 if any(isinstance(one, PartPixels) for one in (*control.move, *control.hold)) else 1) * count)
     faces = latents_of(generator, seeds, labels=0 if generator.classes else None)
-    faces = faces[shown(control, generator, faces).nonzero()[:count, 0]]  # the first that show what is named
+    return Ready(
+        control,
+        control.unit / 2 if pair.amount is None else pair.amount,
+        faces[shown(control, generator, faces).nonzero()[:count, 0]],  # the first that show what is named
+        shared_directions(generator, control),
+        [(again(control, leak=leak), sign) for leak, sign in TRIES],
+        again(control, course="recomputed", leak=10.0, max_steps=LONGEST),
+    )
+
+
+def some(pair: Pair, start: int, size: int, count: int) -> dict[str, Any]:
+    """Every method on some of so many faces, as JSON values."""
     began = time.process_time()
-    shared = shared_directions(generator, control)
-    tries = [(again(control, leak=leak), sign) for leak, sign in TRIES]
-    free = again(control, course="recomputed", leak=10.0, max_steps=LONGEST)
-    for i in range(len(known["faces"].get("random", {"there": []})["there"]), len(faces), 8):
-        some = faces[i : i + 8]
-        ours, allowed = walked(tries, some, amount)
-        known.setdefault("allowed", []).extend(allowed.tolist())
-        results = {"trajectory": ours}
-        if i < PAPER:
-            results["paper"] = paper(free, some, amount)
-        sides = control.around(some)
-        around = growth.derivatives(sides, some.values, control.steps)
-        first = growth.first_directions(sides, around, control.steps)[:, 0]
-        straight = {
-            "first kept": first,
-            **{name: direction.expand_as(first) for name, direction in shared.items()},
-            "most change": torch.linalg.eigh(around.moves.total)[1][..., -1],
-            "least change": torch.linalg.eigh(around.holds.total)[1][..., 0],
-            "random": torch.randn(first.shape, generator=torch.Generator().manual_seed(i)),
-        }
-        results |= straightened(sides, straight, amount / control.unit)
-        for name, one in results.items():
-            rows = known["faces"].setdefault(name, {"there": [], "moved": [], "drift": []})
-            for key, values in rows.items():
-                values.extend(getattr(one, key).tolist())
-        known["seconds"] += time.process_time() - began
-        began = time.process_time()
-        yield known
+    here = ready(pair, count)
+    control, faces = here.control, here.faces[start : start + size]
+    ours, allowed = walked(here.tries, faces, here.amount)
+    results = {"trajectory": ours}
+    if start < PAPER:
+        results["paper"] = paper(here.free, faces, here.amount)
+    sides = control.around(faces)
+    around = growth.derivatives(sides, faces.values, control.steps)
+    first = growth.first_directions(sides, around, control.steps)[:, 0]
+    straight = {
+        "first kept": first,
+        **{name: direction.expand_as(first) for name, direction in here.shared.items()},
+        "most change": torch.linalg.eigh(around.moves.total)[1][..., -1],
+        "least change": torch.linalg.eigh(around.holds.total)[1][..., 0],
+        "random": random_rows(start, len(faces), first.shape[1]),
+    }
+    results |= straightened(sides, straight, here.amount / control.unit)
+    return {
+        "amount": here.amount,
+        "unit": control.knobs[0].unit,
+        "held_unit": control.hold[0].unit,
+        "deviations": [control.unit, control.held_unit],
+        "seconds": time.process_time() - began,
+        "allowed": allowed.tolist(),
+        "faces": {name: {key: getattr(one, key).tolist() for key in ("there", "moved", "drift")} for name, one in results.items()},
+    }
+
+
+def random_rows(start: int, size: int, width: int) -> Tensor:
+    """Directions (size, width) that a face has whichever others are measured beside it."""
+    return torch.stack(
+        [torch.randn(8, width, generator=torch.Generator().manual_seed(i - i % 8))[i % 8] for i in range(start, start + size)]
+    )
 
 
 def shown(control: Trajectory, generator: ModuleGenerator, latents: Latents) -> Tensor:
