@@ -72,6 +72,6 @@ def _unit(maps: Tensor) -> Tensor:
     return maps * torch.rsqrt(maps.square().sum(1, keepdim=True) + TINY)
 
 
-def shipped(device: torch.device) -> Perceptual:
+def shipped(device: torch.device | str = "cpu") -> Perceptual:
     """The distance on the shipped backbone at 64 px: what every ledger is written with unless another is named."""
     return Perceptual(backbones.shipped().to(device))
