@@ -18,8 +18,9 @@ the squared change of what is held. How many faces get there is reported beside 
 
 Directions are fitted and chosen on other latents than the faces. Of each straight line both signs are walked, and the one that leaks less
 counts. Bands are 95 % of 2,000 bootstrap draws of the faces. Goals: a fifth of the best straight method's drift on the faces that both
-bring there, and on the box pairs a hundredth of the moved change. A whole run takes more than an hour: with --keep,
-every eight faces are added to the file as soon as they are done, what it has is not measured again, and an interrupted run goes on there.
+bring there, and on the box pairs a hundredth of the moved change. A whole run takes hours of processor time, which --jobs
+shares out: with --keep, every few faces are added to the file as soon as they are done, what it has is not measured again, and an
+interrupted run goes on there.
 The last line is all figures as JSON.
 """
 
