@@ -109,6 +109,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="processes that share the faces, one thread each; 1 by default")
     parser.add_argument("--figure", type=Path, help="also draw drift and reach of every pair into this PNG")
     asked = parser.parse_args()
+    if asked.jobs < 1:
+        parser.error(f"--jobs is 1 or more processes, got {asked.jobs}")
     count = asked.n or (4 if asked.quick else 64)
     quick = ("background | face box", "face box | background", "high | low", "low | high")
     names = [one.strip() for one in asked.pairs.split(",")] if asked.pairs else quick if asked.quick else [one.name for one in PAIRS]
