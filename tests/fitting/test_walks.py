@@ -7,7 +7,7 @@ import torch
 from toys import Brighten, LinearGenerator, layered_generator, linear_generator
 
 from steerable.edits import as_edit, measured_edit
-from steerable.fitting.walks import fit_directions, relative_loss
+from steerable.fitting.walks import Task, fit_directions, relative_loss
 from steerable.protocols import Knob
 
 
@@ -86,6 +86,21 @@ def test_both_optimisers_find_the_same_walk(generator):
         for name, lr in (("eigenbasis", 0.3), ("adam", 0.3))
     )
     assert torch.allclose(ours, adams, atol=0.02 * float(adams.norm()))
+
+
+def test_amounts_that_are_far_more_often_weigh_so_much_less(generator):
+    low, high = -1.0, 0.5
+    task = Task(generator, (Brighten(),), (Knob("brightness", "of full scale", low, high, 0.0),), "l2")
+    drawn, weights = [], []
+    for _, some, how_much in task.samples(generator.sample(4096, seed=0), 16, torch.Generator().manual_seed(0), far=True):
+        drawn.append(some[:, 0])
+        weights.append(how_much)
+    amounts, weight = torch.cat(drawn), torch.cat(weights)
+    assert low <= float(amounts.min()) and float(amounts.max()) <= high
+    assert float((amounts < 0).float().mean()) == pytest.approx(0.8, abs=0.01)  # 1^2 of 1^2 + .5^2
+    for power in (1, 2, 3):  # the means of uniform amounts
+        expected = (high ** (power + 1) - low ** (power + 1)) / ((power + 1) * (high - low))
+        assert float((weight * amounts**power).mean()) == pytest.approx(expected, abs=5e-3)
 
 
 def test_products_are_those_of_the_jacobian():

@@ -85,7 +85,7 @@ def fit_walk(
     losses: list[float] = []
     before = [one.detach().clone() for one in parameters]
     try:
-        for some, drawn in task.samples(latents, batch, rng):
+        for some, drawn, _ in task.samples(latents, batch, rng):
             residual = task.residual(some, drawn)
             moved = walk.followed(some.values, drawn[:, 0], steps)
             squared, gradient, _ = products(residual, moved, None)

@@ -3,8 +3,9 @@
 A walk minimises ``|r|^2`` over moves M, where ``r_i = residual(G(z_i + f_i M))`` has the Jacobian ``f_i J_i``. The Gauss-Newton matrix
 ``E[f^2 J'J]`` would cost a product a latent dimension for every sample. It is never formed from Jacobians: for a vector u of random
 signs, ``J'u`` is one product from the left, whose outer product has the mean ``J'J`` exactly. One such product a sample, beside the one
-that the gradient needs anyway and through the same forward pass, follows the matrix well enough for its eigenvectors; along them Adam's
-steps, one length a coordinate, are those of a diagonal Newton method, and stay bounded where the residual bends too much for Newton.
+that the gradient needs anyway and through the same forward pass, follows the matrix well enough for its eigenvectors, once they are known
+even at every fourth step; along them Adam's steps, one length a coordinate, are those of a diagonal Newton method, and stay bounded where
+the residual bends too much for Newton.
 How many samples that saves beside Adam in the latents' own coordinates is measured by ``benchmarks/walk_fit.py``.
 
 Neighbours: ``walks`` and ``curved`` draw the samples. Sources: Kingma & Ba, "Adam", ICLR 2015; the rotation as in Vyas et al.,
@@ -24,7 +25,8 @@ from torch import Tensor
 from steerable.protocols import LatentSpace
 
 WIDEST = 1024  # a block of more dimensions is not rotated: its eigenvectors would cost more than they bring
-OFTEN = 128  # up to so many dimensions the basis is renewed at every step, above at every eighth
+OFTEN = 128  # up to so many dimensions the basis is renewed with every sketch, above at every eighth step
+CLOSE, SELDOM = 64, 4  # so many steps the matrix is sketched at each, then at every fourth
 MEMORY = 0.98  # of the Gauss-Newton matrix, a step
 BETAS = (0.9, 0.99)
 SETTLED = 128  # steps from which on the rate need not be lowered: the eigenvectors are then known well enough for all of it
@@ -55,7 +57,8 @@ class Descent:
 
     Args:
         lr: length of a step along each eigenvector at the start, in latent units; it falls to zero over ``steps``, on a cosine, or where
-            there are ``SETTLED`` or more, faster, as the square of what is left of them: fewer are needed to get there at all.
+            there are ``SETTLED`` or more, faster, as the square of what is left of them: fewer are needed to get there at all. There it
+            also grows over the first eighth, while the eigenvectors are hardly known.
         rotated: False is Adam itself, on a cosine.
     """
 
@@ -75,15 +78,25 @@ class Descent:
     def _blocks(self, moves: Tensor) -> Float[Tensor, "b d"]:
         return moves.reshape(len(moves) * self.rows, -1)
 
-    def step(self, fractions: Float[Tensor, "n k"], gradient: Tensor, sketch: Tensor | None) -> None:
-        """Move against the gradient of the mean over n samples; ``gradient`` and ``sketch`` are (n, *shape) at the moved latents."""
+    @property
+    def curious(self) -> bool:
+        """Whether the next step is better with a sketch."""
+        return self.rotated and (self.step_number < CLOSE or self.step_number % SELDOM == 0)
+
+    def step(self, fractions: Float[Tensor, "n k"], gradient: Tensor, sketch: Tensor | None, weights: Float[Tensor, " n"]) -> None:
+        """Move against the gradient of the weighted mean over n samples.
+
+        Args:
+            gradient, sketch: (n, *shape) at the moved latents; no sketch where it is not ``curious``.
+        """
         n, (b, d) = len(fractions), self._flat.shape
-        slope = self._blocks(torch.einsum("nk,n...->k...", fractions, gradient) / n)
-        if self.rotated and sketch is not None:
-            rows = torch.einsum("nk,nrd->krnd", fractions, sketch.reshape(n, self.rows, -1)).reshape(b, n, d)
-            self._matrix = MEMORY * self._matrix + rows.mT @ rows / n
-            if d <= OFTEN or self.step_number % 8 == 0:
-                self._turn(torch.linalg.eigh(self._matrix).eigenvectors)
+        slope = self._blocks(torch.einsum("n,nk,n...->k...", weights, fractions, gradient) / n)
+        if self.rotated:
+            if sketch is not None:
+                rows = torch.einsum("n,nk,nrd->krnd", weights.sqrt(), fractions, sketch.reshape(n, self.rows, -1)).reshape(b, n, d)
+                self._matrix = MEMORY ** (1 if self.step_number < CLOSE else SELDOM) * self._matrix + rows.mT @ rows / n
+                if d <= OFTEN or self.step_number % 8 == 0:
+                    self._turn(torch.linalg.eigh(self._matrix).eigenvectors)
             slope = (slope[:, None] @ self._basis)[:, 0]
         share = self.step_number / self.steps
         self.step_number += 1
@@ -93,7 +106,10 @@ class Descent:
         move = self._first / (1 - one**t) / ((self._second / (1 - two**t)).sqrt() + 1e-8)
         if self.rotated:
             move = (self._basis @ move[:, :, None])[:, :, 0]
-        pace = (1 - share) ** 2 if self.rotated and self.steps >= SETTLED else 0.5 * (1 + math.cos(math.pi * share))
+        if self.rotated and self.steps >= SETTLED:
+            pace = min(1.0, 8 * t / self.steps) * (1 - share) ** 2
+        else:
+            pace = 0.5 * (1 + math.cos(math.pi * share))
         self._flat = self._flat - self.lr * pace * move
         self.moves = self._flat.view_as(self.moves)
 

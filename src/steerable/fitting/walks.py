@@ -32,7 +32,7 @@ from steerable.protocols import Amounts, Control, Edit, Generator, Images, Knob,
 from steerable.sampling import in_batches
 
 FRACTIONS = (-1.0, -0.5, -0.25, 0.25, 0.5, 1.0)  # of the range's ends, where the held-out loss is measured
-RATES = {"eigenbasis": 0.5, "adam": 0.1}
+RATES = {"eigenbasis": 0.65, "adam": 0.1}
 Loss = str | Perceptual  # "l2", or a distance
 
 
@@ -75,7 +75,7 @@ def fit_directions(
             amounts are drawn independently and their targets applied one after the other.
         n: latents, a fresh one for each sample.
         batch: latents a step.
-        lr: of the move at the far end of the range, in latent units; it falls to zero. By default 0.5, and less by the
+        lr: of the move at the far end of the range, in latent units; it falls to zero. By default 0.65, and less by the
             root of the missing share where there are fewer than 128 steps; for Adam 0.1.
         space: where the directions live; by default w where the generator has one, its first space otherwise.
         amounts: train on these instead of the knobs' own ranges, which the fitted knobs then have.
@@ -117,16 +117,16 @@ def fit_directions(
     losses: list[float] = []
     before = descent.moves
     try:
-        for some, drawn in task.samples(latents, batch, rng):
+        for some, drawn, weights in task.samples(latents, batch, rng, far=descent.rotated):
             fractions = drawn / scale
             residual = task.residual(some, drawn)
             values = some.values + torch.einsum("nk,k...->n...", fractions, descent.moves)
-            squared, gradient, sketch = products(residual, values, signs if descent.rotated else None)
-            value = float(squared.mean())
+            squared, gradient, sketch = products(residual, values, signs if descent.curious else None)
+            value = float((weights * squared).mean())
             if not math.isfinite(value):
                 raise Diverged(task.diverged(value, len(losses) * batch, lr), control(before) if losses else None)
             before = descent.moves
-            descent.step(fractions, gradient, sketch)
+            descent.step(fractions, gradient, sketch, weights)
             losses.append(value)
     except KeyboardInterrupt as stop:
         raise Interrupted(control(descent.moves) if losses else None) from stop
@@ -178,17 +178,27 @@ class Task:
             for edit, knob in zip(self.edits, self.knobs, strict=True):
                 check_visible(edit, image, (knob.low, knob.high))
 
-    def samples(self, latents: Latents, batch: int, rng: torch.Generator) -> Iterator[tuple[Latents, Amounts]]:
-        """The latents once, in batches, each with amounts drawn uniformly and independently over the knobs' ranges.
+    def samples(
+        self, latents: Latents, batch: int, rng: torch.Generator, *, far: bool = False
+    ) -> Iterator[tuple[Latents, Amounts, Float[Tensor, " n"]]]:
+        """The latents once, in batches, each with amounts drawn independently over the knobs' ranges, and its weight in the loss.
 
-        In a batch of b every b-th of a knob's range has one: the mean over a batch is the same, with less noise.
+        In a batch of b every b-th of a knob's range has one: the mean over a batch is the same, with less noise. The amounts a are uniform,
+        their weights 1; with ``far`` those of a single knob are as frequent as they are large, with weights in proportion to 1 / |a|. The
+        expected loss is the same, but its gradient grows with a^2, so that of uniform ones few samples count.
         """
         low, high = (latents.values.new_tensor([getattr(knob, end) for knob in self.knobs]) for end in ("low", "high"))
         for start in track(range(0, len(latents), batch), f"walk: {', '.join(knob.name for knob in self.knobs)}"):
             some = latents[start : start + batch]
             strata = torch.stack([torch.randperm(len(some), generator=rng) for _ in self.knobs], 1)
-            shares = (strata + torch.rand(strata.shape, generator=rng)) / len(some)
-            yield some, shares.to(low) * (high - low) + low
+            shares = ((strata + torch.rand(strata.shape, generator=rng)) / len(some)).to(low)
+            if far and len(self.knobs) == 1:
+                squares = shares * (low.square() + high.square()) - low.square()  # signed; uniform, as the density of a is |a|
+                drawn = squares.sign() * squares.abs().sqrt()
+                weights = (low.square() + high.square()) / (2 * (high - low) * drawn.abs().clamp(min=1e-4 * (high - low)))
+                yield some, drawn, weights[:, 0]
+            else:
+                yield some, shares * (high - low) + low, torch.ones_like(low[:1]).expand(len(some))
 
     def residual(self, latents: Latents, amounts: Amounts) -> Residual:
         """``values -> r`` with ``|r|^2`` the loss of being there instead of at the edit of ``latents`` by ``amounts``."""
