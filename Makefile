@@ -66,7 +66,7 @@ control-plain: .venv/.ready  ## the same without the contrastive losses, to comp
 
 control-heads: .venv/.ready  ## train heads32-control on rendered heads and fit its controllers
 	$(call CONTROL,heads32-control) --domain heads $(HEADS) --far 20 --population 1
-	$(call FIT,heads32-control)
+	$(call FIT,heads32-control) --refine 1200
 
 control-heads-plain: .venv/.ready   ## the same without the contrastive losses, to compare with
 	$(call CONTROL,heads32-plain) --domain heads $(HEADS) --contrast 0
