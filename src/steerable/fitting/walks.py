@@ -33,6 +33,7 @@ from steerable.sampling import in_batches
 
 FRACTIONS = (-1.0, -0.5, -0.25, 0.25, 0.5, 1.0)  # of the range's ends, where the held-out loss is measured
 RATES = {"eigenbasis": 0.65, "adam": 0.1}
+UNSETTLED = 0.5  # the first of them for fits of fewer steps than ``SETTLED``, whose rate does not rise first; times the root of their share
 Loss = str | Perceptual  # "l2", or a distance
 
 
@@ -75,8 +76,8 @@ def fit_directions(
             amounts are drawn independently and their targets applied one after the other.
         n: latents, a fresh one for each sample.
         batch: latents a step.
-        lr: of the move at the far end of the range, in latent units; it falls to zero. By default 0.65, and less by the
-            root of the missing share where there are fewer than 128 steps; for Adam 0.1.
+        lr: of the move at the far end of the range, in latent units; it falls to zero. By default 0.65, or where there are
+            fewer than 128 steps 0.5 times the root of their share of those; for Adam 0.1.
         space: where the directions live; by default w where the generator has one, its first space otherwise.
         amounts: train on these instead of the knobs' own ranges, which the fitted knobs then have.
         loss: "l2", the masked squared error, or a ``Perceptual`` distance.
@@ -98,17 +99,16 @@ def fit_directions(
     edits = as_edits(edits)
     rate = RATES[checks.known(optimiser, RATES, "optimiser")]
     check_numbers(n=n, batch=batch, lr=rate if lr is None else lr, held_out=held_out)
+    steps = math.ceil(n / batch)
     if lr is None:
-        lr = rate * math.sqrt(min(1.0, math.ceil(n / batch) / SETTLED)) if optimiser == "eigenbasis" else rate
+        lr = UNSETTLED * math.sqrt(steps / SETTLED) if optimiser == "eigenbasis" and steps < SETTLED else rate
     knobs = tuple(ranged(edit, amounts) for edit in edits)
     everything = generator.sample(n + held_out + calibration, seed=seed, space=space or home(generator), labels=labels)
     latents, unseen, last = everything[:n], everything[n : n + held_out], everything[n + held_out :]
     task = Task(generator, edits, knobs, loss)
     task.check(latents)
     scale = torch.tensor([max(abs(knob.low), abs(knob.high)) for knob in knobs]).to(latents.values)
-    descent = Descent(
-        everything.space, len(knobs), lr=lr, steps=math.ceil(n / batch), rotated=optimiser == "eigenbasis", like=latents.values
-    )
+    descent = Descent(everything.space, len(knobs), lr=lr, steps=steps, rotated=optimiser == "eigenbasis", like=latents.values)
 
     def control(moves: Tensor) -> Directions:
         return Directions(knobs, everything.space, moves / scale.view(-1, *[1] * len(everything.space.shape)))
