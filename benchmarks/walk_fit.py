@@ -43,13 +43,20 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
+    names = asked.edits.split(",") if asked.edits else ["brightness", "shift-x"] if asked.quick else ["brightness", "zoom", "shift-x"]
+    try:
+        edits = {name: edit(name) for name in names}
+    except ValueError as wrong:
+        parser.error(str(wrong))
+    several = [name for name, found in edits.items() if len(found) > 1]
+    if several:
+        parser.error(f"--edits are single ones, and {several[0]} stands for {', '.join(one.knob.name for one in edits[several[0]])}")
     torch.set_num_threads(asked.threads)
     generator = load_generator("faces64")
     samples, ladder = (512, QUICK) if asked.quick else (20000, LADDER)
-    names = asked.edits.split(",") if asked.edits else ["brightness", "shift-x"] if asked.quick else ["brightness", "zoom", "shift-x"]
     fit_directions(generator, "brightness", n=32, held_out=1, calibration=0)  # what runs for the first time is slow
     print(f"{'edit':<12}{'fit':<12}{'samples':>8}{'seconds':>9}{'held out':>10}", flush=True)
-    rows = {name: compared(generator, name, samples, ladder, asked.seed) for name in names}
+    rows = {name: compared(generator, one, samples, ladder, asked.seed) for name, (one,) in edits.items()}
     print(
         "\ntimes faster:",
         ", ".join(f"{name} {row['faster']:.1f}" if row["faster"] else f"{name} not reached" for name, row in rows.items()),
@@ -57,8 +64,7 @@ def main() -> None:
     print(json.dumps({"adam_samples": samples, "held_out_n": UNSEEN, "seed": asked.seed, "threads": asked.threads, "edits": rows}))
 
 
-def compared(generator: Generator, name: str, samples: int, ladder: tuple[int, ...], seed: int) -> dict[str, Any]:
-    (one,) = edit(name)
+def compared(generator: Generator, one: Edit, samples: int, ladder: tuple[int, ...], seed: int) -> dict[str, Any]:
     goal, adam = fitted(generator, one, samples, "adam", seed)
     row: dict[str, Any] = {"adam": {"n": samples, "seconds": adam, "held_out": goal}, "near": None, "reached": None, "faster": None}
     spent = 0.0

@@ -109,7 +109,10 @@ def walks(
     ] = None,
     lr: Annotated[
         float | None,
-        typer.Option(metavar="RATE", help="Rate of the fit; by default 0.65 for eigenbasis, 0.1 for adam, 0.001 for curved walks."),
+        typer.Option(
+            metavar="RATE",
+            help="Rate of the fit; by default 0.65 for eigenbasis, less below 128 steps, 0.1 for adam, 0.001 for curved walks.",
+        ),
     ] = None,
     space: options.Space = None,
     label: options.OneClass = None,
