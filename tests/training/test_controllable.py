@@ -1,5 +1,6 @@
 """Controllable training on bars: its terms, its start, the same weights after a kill, the same losses on two processes."""
 
+import contextlib
 import json
 import os
 import random
@@ -21,6 +22,7 @@ from steerable.features.digits import SLANT
 from steerable.features.network import CLASSES, feature
 from steerable.generators.module import ModuleGenerator
 from steerable.sources import read_source
+from steerable.training import controllable
 from steerable.training.backbones import BACKBONES
 from steerable.training.contrastive import disagreement, pairwise
 from steerable.training.controllable import Training, calibrate, train_controllable
@@ -198,6 +200,16 @@ def test_a_finished_training_is_not_trained_again_and_other_options_are_refused(
     assert again.generator.fingerprint == result.generator.fingerprint and again.steps == 30
     with pytest.raises(ValueError, match=r"begun with contrast 0\.4, now contrast is 0\.5: give it the options it had, or another --out"):
         train_controllable(SOURCE, groups(), out=out, steps=35, contrast=0.5, **SMALL)
+
+
+@pytest.mark.parametrize(("off", "goes_on"), [(1e-5, True), (1e-2, False)])
+def test_thresholds_that_differ_by_rounding_alone_do_not_stop_a_training(trained, off, goes_on, monkeypatch):
+    """With another number of threads the predictors' sums are rounded otherwise."""
+    found = calibrate(SOURCE, groups(), size=16)
+    found = {name: replace(watch, near=watch.near * (1 + off)) for name, watch in found.items()}
+    monkeypatch.setattr(controllable, "calibrate", lambda *args, **options: found)
+    with contextlib.nullcontext() if goes_on else pytest.raises(ValueError, match="begun with thresholds"):
+        train_controllable(SOURCE, groups(), out=trained[0], steps=30, **SMALL)
 
 
 def test_a_plain_generator_of_the_same_kind_is_a_start(trained, tmp_path):

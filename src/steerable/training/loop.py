@@ -69,7 +69,7 @@ class Run:
         kept, description = _read(path)
         old, new = description["options"], json.loads(json.dumps(dict(self.options)))
         for name in dict.fromkeys([*new, *old]):
-            if old.get(name) != new.get(name):
+            if not _agree(old.get(name), new.get(name)):
                 raise ValueError(
                     f"the training in {self.folder} was begun with {name} {_short(old.get(name))}, now {name} is {_short(new.get(name))}: "
                     "give it the options it had, or another --out."
@@ -198,6 +198,17 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no checkpoint of a training ({str(error).splitlines()[0]}): choose another --out.") from None
     return tensors, description
+
+
+def _agree(old: Any, new: Any) -> bool:
+    """Whether options are the same; numbers up to what another number of threads changes in those that were measured."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return old.keys() == new.keys() and all(_agree(old[key], new[key]) for key in old)
+    if isinstance(old, list) and isinstance(new, list):
+        return len(old) == len(new) and all(map(_agree, old, new))
+    if isinstance(old, float) and isinstance(new, float):
+        return math.isclose(old, new, rel_tol=1e-4)
+    return old == new
 
 
 def _short(value: Any) -> str:
