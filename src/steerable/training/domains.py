@@ -34,7 +34,7 @@ def digits(network: DigitNetwork | None = None) -> Groups:
         (
             Group("digit", 24, Contrast(digit(reader), smoothed=True, clipped=HAZE, weight=6.0), reading=digit_class(reader)),
             Group("slant", 8, Contrast(SLANT, "l1", clipped=FAINT)),
-            Group("ink", 8, Contrast(INK, "l1", clipped=FAINT, weight=4.0)),
+            Group("ink", 8, Contrast(INK, "l1", clipped=FAINT, weight=7.0)),
             Group(REST, 24),
         )
     )
