@@ -127,9 +127,9 @@ def all_shares(
 
 
 def rows(found: Shares) -> None:
-    print(f"{'measured':>10}" + "".join(f"{f'along {name}':>16}" for name in found.groups))
+    print(f"{'measured':>10}" + "".join(f"{f'along {name}':>18}" for name in found.groups))
     for feature, row in zip(found.features, found.values.tolist(), strict=True):
-        print(f"{feature:>10}" + "".join(f"{share:>16.2f}" for share in row))
+        print(f"{feature:>10}" + "".join(f"{share:>18.2f}" for share in row))
 
 
 def as_rows(found: Shares) -> dict[str, dict[str, float]]:
