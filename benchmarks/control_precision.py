@@ -51,9 +51,14 @@ def main() -> None:
     n = 200 if asked.quick else asked.n
     names = asked.generators or [name for name in shipped.entries() if f"{name}-controllers" in shipped.entries()]
     everything: dict[str, Any] = {"benchmark": "control_precision", "n": n, "seed": asked.seed}
-    plains = {str(origin.get("domain")): made for made, _, origin in (opened(str(folder), bare=True) for folder in asked.plain)}
-    for name in names:
-        generator, controllers, origin = opened(name)
+    if asked.data and not asked.data.is_dir():
+        parser.error(f"--data is the folder with the pictures, and {asked.data} is none")
+    try:
+        plains = {str(origin.get("domain")): made for made, _, origin in (opened(str(folder), bare=True) for folder in asked.plain)}
+        all_opened = {name: opened(name) for name in names}
+    except ValueError as wrong:
+        parser.error(str(wrong))
+    for name, (generator, controllers, origin) in all_opened.items():
         judged, domain = domains.trained_with(origin, judged=True, find=zoo.load_feature)
         judge = "networks of another seed, pixels" if domain else "the features of the training"
         plain, real = plains.get(str(origin.get("domain"))), None if asked.quick else held_out(domain, asked.data)
@@ -77,17 +82,26 @@ def main() -> None:
 
 
 def opened(name: str, *, bare: bool = False) -> tuple[ModuleGenerator, Controllers | None, dict[str, Any]]:
-    """A shipped generator or that of a folder, its controllers where there are some, and what its file says of its training."""
+    """A shipped generator or that of a folder, its controllers where there are some, and what its file says of its training.
+
+    Raises:
+        ValueError: no such file, or one without groups.
+    """
     entry = shipped.entries().get(name)
+    path = shipped.WEIGHTS / entry.file if entry is not None else Path(name) / "generator.safetensors"
+    made = load_generator(name if entry is not None else str(path))
+    origin = store.described(path).get("origin", {})
+    if "groups" not in origin:
+        raise ValueError(
+            f"{name} was trained without groups: name one that steer train controllable made, or leave it out for all that ship"
+        )
     if entry is not None:
-        made = load_generator(name)
-        return made, made.controllers, store.described(shipped.WEIGHTS / entry.file)["origin"]  # type: ignore[return-value]
-    path, beside = Path(name) / "generator.safetensors", Path(name) / "controllers.safetensors"
-    made = load_generator(str(path))
+        return made, made.controllers, origin  # type: ignore[return-value]
+    beside = path.with_name("controllers.safetensors")
     controllers = store.load_control(beside, generator=made) if beside.is_file() else None
     if controllers is None and not bare:
         print(f"{beside} is not there: steer fit controllers --generator {path} --out {beside}")
-    return made, controllers, store.described(path)["origin"]
+    return made, controllers, origin
 
 
 def held_out(domain: str, data: Path | None) -> Images | None:
