@@ -6,7 +6,7 @@ Faces that nothing was fitted on (seeds 1000 on) are set to yaw -25, 0, 25, to t
 yaw and smile at once, by
 
     axis        AlongAxis: along the attribute's straight axis until its network reads the value; of several, one after the other
-    solve       Solve with the identity held
+    solve       Solve with the identity held (and pitch moved in the mirror image as well, which is its default)
     at once     the controller that was fitted on solutions of the latter: one pass, no image (yaw, not with --quick)
     gradients   with --others: Gauss-Newton steps by the network's own gradients, what a sketch would do
     free        with --others: Solve with nothing held

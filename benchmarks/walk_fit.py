@@ -3,8 +3,8 @@
     python benchmarks/walk_fit.py [--quick] [--edits EDITS] [--threads 1] [--seed 0]
 
 Both fit the same direction on faces64 in this process: the same latents a seed, batches of 16, amounts over the edit's usual range, one
-fresh latent a sample, a rate that falls to zero (Adam's on a cosine, ours from 2,048 samples on as the square of the steps that are left,
-after a rise over their first eighth). Ours draws far amounts more often and weighs them so much less; Adam's are uniform, as in the paper.
+fresh latent a sample, a rate that falls to zero. Ours draws far amounts more often and weighs them so much less, and answers with the mean
+of all iterates, late ones more; Adam's amounts are uniform, as in the paper, and its answer is the last iterate.
 
     adam          Adam in the latents' own coordinates, rate 0.1
     eigenbasis    Adam in the eigenbasis of the sketched Gauss-Newton matrix: the default of fit_directions

@@ -54,6 +54,25 @@ def test_a_part_is_held_where_the_picture_shows_it_and_a_picture_without_it_is_l
     assert not free.stayed
 
 
+def test_a_pitch_moves_in_the_mirror_as_well(generator):
+    corner = feature(lambda images: images[:, 0, 0, 0], name="pitch", unit="deg")  # its mirror image has another pixel there
+    latents = generator.sample(6, seed=5)
+    before = generator(latents)
+    apart = {}
+    for mirror in (0, 0.2, 5):
+        found = Solve(generator, set={"pitch": 0.4}, hold=[B], features=[corner], population=80, mirror=mirror).solve(latents)
+        after = generator(found.latents)
+        assert torch.allclose(found.reached, torch.tensor(0.4), atol=0.02) and found.held == (B.name,)
+        assert not [name for name in found.columns if "mirror" in name]
+        apart[mirror] = float(((after - before)[:, 0, 0, 0] - (after - before)[:, 0, 0, 3]).square().mean())
+    assert apart[5] < 0.2 * apart[0] and apart[0.2] < 0.9 * apart[0]
+
+
+def test_other_values_and_pitches_with_nothing_held_are_not_mirrored(generator, control):
+    corner = feature(lambda images: images[:, 0, 0, 0], name="pitch", unit="deg")
+    assert not control.mirrored and not Solve(generator, set={"pitch": 0.4}, features=[corner], population=80).mirrored
+
+
 def test_what_usually_changes_a_wide_hold_is_known_from_the_population(generator):
     left = feature(lambda images: images[..., :2].flatten(1), name="left", columns=[f"left-{i}" for i in range(24)])
     around = Generated(generator, (left,), generator.sample(200, seed=4), (0.5,))

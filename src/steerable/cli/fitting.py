@@ -111,7 +111,7 @@ def walks(
         float | None,
         typer.Option(
             metavar="RATE",
-            help="Rate of the fit; by default 0.65 for eigenbasis, less below 128 steps, 0.1 for adam, 0.001 for curved walks.",
+            help="Rate of the fit; by default 0.4 for eigenbasis, less below 64 steps, 0.1 for adam, 0.001 for curved walks.",
         ),
     ] = None,
     space: options.Space = None,

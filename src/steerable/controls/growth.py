@@ -56,7 +56,7 @@ class Steps:
     damping: float = 0.1
     explained: float = 0.99
     max_steps: int = 40
-    settling: int = 4
+    settling: int = 8
     plausible: float = 1.3
 
 

@@ -44,6 +44,7 @@ class Effort:
         trust: of the last steps, by the gradients at hand: how far they may go, as a fraction of the way so far.
         weight: of held drift in squared deviations, beside the latent's own change in squared deviations.
         tolerance: of a value that counts as reached.
+        mirror: weight, beside 1 of each held feature, of what set columns read otherwise in the mirror image (``ready.MIRRORED``).
     """
 
     points: int = 9
@@ -52,6 +53,7 @@ class Effort:
     trust: float = 0.25
     weight: float = 60.0
     tolerance: float = 0.03
+    mirror: float = 0.2
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,8 +2,9 @@
 
 A gradient of the measuring network finds pixels that please that network and no other. So the values are sought along the lines in which
 their columns grow over a population (``census``), which are no picture's own; held features are drawn back where the values do not notice;
-and only what the lines cannot reach is left to the network's own gradients, for a limited way. ``search`` has the steps. What a second
-network reads stands beside every value (``Solution.second``).
+and only what the lines cannot reach is left to the network's own gradients, for a limited way. ``search`` has the steps. A pitch is moved
+in the mirror image by as much as in the picture, where anything is held. What a second network reads stands beside every value
+(``Solution.second``).
 
 Neighbours: ``controller`` searches one straight axis; ``groups`` sets values of generators that were trained for it.
 """
@@ -25,7 +26,7 @@ from steerable.controls.search import NARROW, Effort, Search, usually
 from steerable.controls.sides import Anchored, Population, Sides, listed, missing, population_of, sides_of
 from steerable.controls.solution import Solution
 from steerable.features import ready
-from steerable.features.network import measure
+from steerable.features.network import in_mirror, measure
 from steerable.protocols import Amounts, Feature, Generator, Images, Knob, Latents, LatentSpace, device_of, home
 from steerable.sensitivity import Generated
 
@@ -48,6 +49,7 @@ class Solve:
         space: where to steer; that of the axes, or w where there is one, the first otherwise.
         effort: how long it searches, and how it weighs what; its numbers (``weight=20``, ``trust=0``) are arguments of the call.
         knobs: one a value, neutral None.
+        mirrored: what is held beside ``hold``: of some set columns the difference between picture and mirror image.
         lines: (k, d) change of each value for a small step, as the population has it.
     """
 
@@ -64,6 +66,7 @@ class Solve:
     columns: tuple[Feature, ...] = field(init=False)
     watched: tuple[Feature, ...] = field(init=False)
     weights: tuple[float, ...] = field(init=False)
+    mirrored: tuple[Feature, ...] = field(init=False)
     judges: Mapping[str, Feature] = field(init=False)
     lines: Tensor = field(init=False)
     _usual: dict[str, Tensor | None] = field(init=False, repr=False)
@@ -96,15 +99,15 @@ class Solve:
             raise ValueError(f"{', '.join(sorted(clash))} cannot be set and held at once: take it out of one of them.")
         known = _judges(names, own, judges or {}, device)
         watched = _distinct([*columns, *held, *known.values()])
+        mirrored = tuple(in_mirror(one) for one in columns if held and tried.mirror and one.differentiable and one.name in ready.MIRRORED)
         lines = axes is not None and all(name in {knob.name for knob in axes.knobs} for name in names)
-        counted = census(
-            generator, [one for one in watched if not isinstance(one, Anchored)], where, n=population or (128 if lines else 400), axes=axes
-        )
+        clear = [one for one in watched if not isinstance(one, Anchored)]
+        counted = census(generator, [*clear, *mirrored], where, n=population or (128 if lines else 400), axes=axes)
         knobs = tuple(_knob(counted, name) for name in names)
-        whole = population_of(generator, (*columns, *held), where)
+        whole = population_of(generator, (*columns, *held, *mirrored), where)
         usual = tuple(
             known if isinstance(one, Anchored) else counted.spread(one)
-            for one, known in zip((*columns, *held), whole.deviations, strict=True)
+            for one, known in zip((*columns, *held, *mirrored), whole.deviations, strict=True)
         )
         given = {
             "generator": generator,
@@ -120,6 +123,7 @@ class Solve:
             "columns": columns,
             "watched": watched,
             "weights": weights,
+            "mirrored": mirrored,
             "judges": known,
             "_usual": {},
             "lines": torch.stack([counted.gradient(name).cpu() for name in names]),
@@ -162,14 +166,14 @@ class Solve:
     def _solve(self, latents: Latents, wanted: Amounts) -> Solution:
         names = [knob.name for knob in self.knobs]
         spread = torch.tensor([self.census.deviation(name) for name in names]).to(latents.values)
-        weights = (*[1.0] * len(names), *self.weights)
+        weights = (*[1.0] * len(names), *self.weights, *[self.effort.mirror] * len(self.mirrored))
         hidden = missing(self.generator, latents, self.hold)
         clear = [row for row in range(len(latents)) if row not in hidden]
         point = latents.values.clone()
         reachable = point.new_full((len(latents), len(names), 2), torch.nan)
         if clear:
             some = latents[clear] if hidden else latents
-            sides = sides_of(self.generator, some, self.columns, self.hold, weights, self.population)
+            sides = sides_of(self.generator, some, self.columns, (*self.hold, *self.mirrored), weights, self.population)
             size = float(self.census.latents.values.flatten(1).std(0).square().mean().sqrt())
             search = Search(sides, self.lines / spread.cpu()[:, None], size, self.effort, self._usually(sides))
             found = search.found(wanted[clear].to(spread) / spread)

@@ -251,3 +251,9 @@ def _gradients_flow(measurement: Callable[[Images], Any]) -> bool:
         (slope,) = torch.autograd.grad(result.sum(), images, allow_unused=True)
         return slope is not None and bool(slope.isfinite().all()) and bool(slope.any())
     return False
+
+
+def in_mirror(one: Feature) -> Feature:
+    """What a feature reads in the mirror image less what it reads in the picture: what a network makes of left and right."""
+    names = [f"{column} in the mirror" for column in one.columns]
+    return Measured(f"{one.name} in the mirror", tuple(names), one.unit, "l2", one.differentiable, lambda x: one(x.flip(3)) - one(x))

@@ -1,7 +1,8 @@
 """The ready measurements by name: ``load_feature("pose")`` is a network with its weights and the reading of it.
 
 Neighbours: ``faces``, ``pixels`` and ``geometry`` say what each measures; ``shipped`` reads the files. Networks are built once in a
-process, so that features of one network share its run. ``JUDGES`` names, for a column, the column of another network that can speak to it.
+process, so that features of one network share its run. ``JUDGES`` names, for a column, the column of another network that can speak to
+it, ``MIRRORED`` those that ``controls.solve`` moves in the mirror image as well.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ JUDGES: Mapping[str, str] = {  # the second judge of an attribute: a network tha
     "mouth-width": "mouth-width68",
     "smile": "mouth-width68",
 }
+MIRRORED = ("pitch",)  # what a mirror leaves as it is, and whose networks do not quite: a value set in both views is one that others read
 NETWORKS: Mapping[str, Callable[[Mapping[str, Tensor]], nn.Module]] = {
     "facemesh": FaceMesh.from_state,
     "expression": Expression.from_state,

@@ -5,12 +5,14 @@ A walk minimises ``|r|^2`` over moves M, where ``r_i = residual(G(z_i + f_i M))`
 signs, ``J'u`` is one product from the left, whose outer product has the mean ``J'J`` exactly. One such product a sample, beside the one
 that the gradient needs anyway and through the same forward pass, follows the matrix well enough for its eigenvectors, once they are known
 even at every fourth step; along them Adam's steps, one length a coordinate, are those of a diagonal Newton method, and stay bounded where
-the residual bends too much for Newton.
+the residual bends too much for Newton. What such steps leave is the noise of the last samples; the answer is therefore the mean of all
+iterates, each weighed by the cube of its number.
 How many samples that saves beside Adam in the latents' own coordinates is measured by ``benchmarks/walk_fit.py``.
 
 Neighbours: ``walks`` and ``curved`` draw the samples. Sources: Kingma & Ba, "Adam", ICLR 2015; the rotation as in Vyas et al.,
 "SOAP", arXiv 2409.11321, with the curvature of the model in place of that of the gradients' noise; products with random signs as in
-Hutchinson, "A stochastic estimator of the trace of the influence matrix", 1990.
+Hutchinson, "A stochastic estimator of the trace of the influence matrix", 1990; the mean as in Shamir & Zhang, "Stochastic gradient descent
+for non-smooth optimization", ICML 2013, section 4.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ OFTEN = 128  # up to so many dimensions the basis is renewed with every sketch, 
 CLOSE, SELDOM = 64, 4  # so many steps the matrix is sketched at each, then at every fourth
 MEMORY = 0.98  # of the Gauss-Newton matrix, a step
 BETAS = (0.9, 0.99)
-SETTLED = 128  # steps from which on the rate need not be lowered: the eigenvectors are then known well enough for all of it
+LATE = 3  # power of its number by which an iterate weighs in the mean
 Residual = Callable[[Tensor], Float[Tensor, "n m"]]
 
 
@@ -51,22 +53,23 @@ def products(residual: Residual, values: Tensor, rng: torch.Generator | None) ->
 
 
 class Descent:
-    """k moves and the state of their descent; ``moves`` is (k, *shape).
+    """k moves and the state of their descent.
+
+    ``moves`` (k, *shape) is the iterate, where the next gradient is wanted, ``answer`` what was found so far.
 
     Every move has a block of its own for each layer that the space has (rows of w+), and one block where it has none.
 
     Args:
-        lr: length of a step along each eigenvector at the start, in latent units; it falls to zero over ``steps``, on a cosine, or where
-            there are ``SETTLED`` or more, faster, as the square of what is left of them: fewer are needed to get there at all. There it
-            also grows over the first eighth, while the eigenvectors are hardly known.
-        rotated: False is Adam itself, on a cosine.
+        lr: length of a step along each eigenvector at the start, in latent units; it falls to zero over ``steps``, as the root of what is
+            left of them, for the mean of the iterates takes their noise away.
+        rotated: False is Adam itself, on a cosine, and the last iterate.
     """
 
     def __init__(self, space: LatentSpace, k: int, *, lr: float, steps: int, rotated: bool, like: Tensor) -> None:
         rows, *columns = space.shape
         layered = bool(columns) and len(space.layers) == rows
         self.rows, self.lr, self.steps, self.step_number = (rows if layered else 1), lr, steps, 0
-        self.moves = torch.zeros(k, *space.shape, dtype=like.dtype, device=like.device)
+        self.moves = self.answer = torch.zeros(k, *space.shape, dtype=like.dtype, device=like.device)
         self._flat = self._blocks(self.moves)  # (b, d)
         b, d = self._flat.shape
         self.rotated = rotated and d <= WIDEST
@@ -106,12 +109,10 @@ class Descent:
         move = self._first / (1 - one**t) / ((self._second / (1 - two**t)).sqrt() + 1e-8)
         if self.rotated:
             move = (self._basis @ move[:, :, None])[:, :, 0]
-        if self.rotated and self.steps >= SETTLED:
-            pace = min(1.0, 8 * t / self.steps) * (1 - share) ** 2
-        else:
-            pace = 0.5 * (1 + math.cos(math.pi * share))
+        pace = math.sqrt(1 - share) if self.rotated else 0.5 * (1 + math.cos(math.pi * share))
         self._flat = self._flat - self.lr * pace * move
         self.moves = self._flat.view_as(self.moves)
+        self.answer = self.answer.lerp(self.moves, (1 + LATE) / (t + LATE) if self.rotated else 1.0)
 
     def _turn(self, basis: Float[Tensor, "b d d"]) -> None:
         """Take both moments over into another basis, the second as if coordinates were independent."""

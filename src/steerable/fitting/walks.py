@@ -26,14 +26,14 @@ from steerable.edits import check_visible, in_turn, masked_error, narrowed
 from steerable.edits import edit as named_edits
 from steerable.features.perceptual import Perceptual
 from steerable.fitting.calibrate import calibrate
-from steerable.fitting.descent import SETTLED, Descent, Residual, products
+from steerable.fitting.descent import Descent, Residual, products
 from steerable.progress import track
 from steerable.protocols import Amounts, Control, Edit, Generator, Images, Knob, Latents, Mask, home
 from steerable.sampling import in_batches
 
 FRACTIONS = (-1.0, -0.5, -0.25, 0.25, 0.5, 1.0)  # of the range's ends, where the held-out loss is measured
-RATES = {"eigenbasis": 0.65, "adam": 0.1}
-UNSETTLED = 0.5  # the first of them for fits of fewer steps than ``SETTLED``, whose rate does not rise first; times the root of their share
+RATES = {"eigenbasis": 0.4, "adam": 0.1}
+SETTLED = 64  # steps below which the first of them is lowered, by the root of their share: the eigenvectors are hardly known by then
 Loss = str | Perceptual  # "l2", or a distance
 
 
@@ -76,8 +76,8 @@ def fit_directions(
             amounts are drawn independently and their targets applied one after the other.
         n: latents, a fresh one for each sample.
         batch: latents a step.
-        lr: of the move at the far end of the range, in latent units; it falls to zero. By default 0.65, or where there are
-            fewer than 128 steps 0.5 times the root of their share of those; for Adam 0.1.
+        lr: of the move at the far end of the range, in latent units; it falls to zero. By default 0.4, where there are fewer than
+            64 steps times the root of their share of those; for Adam 0.1.
         space: where the directions live; by default w where the generator has one, its first space otherwise.
         amounts: train on these instead of the knobs' own ranges, which the fitted knobs then have.
         loss: "l2", the masked squared error, or a ``Perceptual`` distance.
@@ -101,7 +101,7 @@ def fit_directions(
     check_numbers(n=n, batch=batch, lr=rate if lr is None else lr, held_out=held_out)
     steps = math.ceil(n / batch)
     if lr is None:
-        lr = UNSETTLED * math.sqrt(steps / SETTLED) if optimiser == "eigenbasis" and steps < SETTLED else rate
+        lr = rate * (math.sqrt(min(1.0, steps / SETTLED)) if optimiser == "eigenbasis" else 1.0)
     knobs = tuple(ranged(edit, amounts) for edit in edits)
     everything = generator.sample(n + held_out + calibration, seed=seed, space=space or home(generator), labels=labels)
     latents, unseen, last = everything[:n], everything[n : n + held_out], everything[n + held_out :]
@@ -115,7 +115,7 @@ def fit_directions(
 
     rng, signs = (torch.Generator().manual_seed(seed + offset) for offset in (0, 1))
     losses: list[float] = []
-    before = descent.moves
+    before = descent.answer
     try:
         for some, drawn, weights in task.samples(latents, batch, rng, far=descent.rotated):
             fractions = drawn / scale
@@ -125,13 +125,13 @@ def fit_directions(
             value = float((weights * squared).mean())
             if not math.isfinite(value):
                 raise Diverged(task.diverged(value, len(losses) * batch, lr), control(before) if losses else None)
-            before = descent.moves
+            before = descent.answer
             descent.step(fractions, gradient, sketch, weights)
             losses.append(value)
     except KeyboardInterrupt as stop:
-        raise Interrupted(control(descent.moves) if losses else None) from stop
+        raise Interrupted(control(descent.answer) if losses else None) from stop
 
-    walk = control(descent.moves)
+    walk = control(descent.answer)
     tail = losses[-max(1, len(losses) // 10) :]
     fit: dict[str, Any] = {
         "method": "walk",
