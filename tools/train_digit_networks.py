@@ -45,6 +45,12 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=STEPS, help=f"of 128 pictures (default {STEPS})")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="the folder to write into (default: the package's)")
     given = parser.parse_args()
-    pictures, digest = read_source(given.data, size=32, channels=1), source_digest(given.data)
-    for name in given.only.split(","):
+    names = given.only.split(",")
+    if unknown := [name for name in names if name not in SEEDS]:
+        parser.error(f"--only names {unknown[0]!r}; there are {', '.join(SEEDS)}")
+    try:
+        pictures, digest = read_source(given.data, size=32, channels=1), source_digest(given.data)
+    except (OSError, ValueError) as wrong:
+        parser.error(str(wrong))
+    for name in names:
         ship(name, train_classifier(pictures, seed=SEEDS[name], steps=given.steps), given.out, digest)
