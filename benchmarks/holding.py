@@ -111,12 +111,17 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.jobs < 1:
         parser.error(f"--jobs is 1 or more processes, got {asked.jobs}")
+    if asked.n is not None and asked.n < 1:
+        parser.error(f"--n is 1 or more faces, got {asked.n}")
     count = asked.n or (4 if asked.quick else 64)
     quick = ("background | face box", "face box | background", "high | low", "low | high")
     names = [one.strip() for one in asked.pairs.split(",")] if asked.pairs else quick if asked.quick else [one.name for one in PAIRS]
     if missing := [name for name in names if name not in {one.name for one in PAIRS}]:
         parser.error(f"no pair {missing[0]!r}; there are {', '.join(one.name for one in PAIRS)}")
-    kept = json.loads(asked.keep.read_text()) if asked.keep and asked.keep.is_file() else {}
+    try:
+        kept = json.loads(asked.keep.read_text()) if asked.keep and asked.keep.is_file() else {}
+    except ValueError:
+        parser.error(f"--keep {asked.keep} is there already, and nothing that --keep wrote: name another file")
     whole = {}
     for pair in [one for one in PAIRS if one.name in names]:
         for found in compared(pair, count, kept.get(pair.name), asked.jobs):

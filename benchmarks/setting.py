@@ -99,6 +99,11 @@ def main() -> None:
     )
     parser.add_argument("--others", action="store_true", help="also the network's own gradients, and the solver with nothing held")
     given = parser.parse_args()
+    if given.n is not None and given.n < 1:
+        parser.error(f"--n is 1 or more faces, got {given.n}")
+    tasks = ["+".join(names) for names, _ in TASKS]
+    if given.only and given.only not in tasks:
+        parser.error(f"no task {given.only!r}; there are {', '.join(tasks)}")
     count, size = given.n or (6 if given.quick else 64), 200 if given.quick else 2000
     chosen = [one.strip() for one in given.ways.split(",")] if given.ways else []
     if unknown := [one for one in chosen if one not in WAYS]:

@@ -189,6 +189,7 @@ def test_a_column_and_its_whole_feature_are_measured_side_by_side(generator):
         ({"hold": "identty"}, 'did you mean "identity"'),
         ({"space": "w"}, "unknown latent space"),
         ({"weight": -1}, "weight of Solve is a number of 0 or more"),
+        ({"mirror": "much"}, "mirror of Solve is a number of 0 or more, got 'much'"),
         ({"points": 2}, "points of Solve is a whole number of 3 or more, got 2"),
         ({"rounds": 2.5}, "rounds of Solve is a whole number of 1 or more, got 2.5"),
         ({"wieght": 1}, 'unknown option of Solve "wieght": did you mean "weight"'),

@@ -302,8 +302,8 @@ def _effort(given: Mapping[str, float]) -> Effort:
     least = {"points": 3, "rounds": 1}
     for name, value in given.items():
         checks.known(name, known, "option of Solve")
-        if not 0 <= value < float("inf"):
-            raise ValueError(f"{name} of Solve is a number of 0 or more, got {value}.")
+        if not isinstance(value, int | float) or not 0 <= value < float("inf"):
+            raise ValueError(f"{name} of Solve is a number of 0 or more, got {value!r}.")
         if isinstance(known[name], int) and (value != int(value) or value < least.get(name, 0)):
             raise ValueError(f"{name} of Solve is a whole number of {least.get(name, 0)} or more, got {value}.")
     return Effort(**given)  # type: ignore[arg-type]

@@ -34,7 +34,7 @@ JUDGES: Mapping[str, str] = {  # the second judge of an attribute: a network tha
     "mouth-width": "mouth-width68",
     "smile": "mouth-width68",
 }
-MIRRORED = ("pitch",)  # what a mirror leaves as it is, and whose networks do not quite: a value set in both views is one that others read
+MIRRORED = ("pitch",)  # columns that a mirror image shares, though their network reads it otherwise
 NETWORKS: Mapping[str, Callable[[Mapping[str, Tensor]], nn.Module]] = {
     "facemesh": FaceMesh.from_state,
     "expression": Expression.from_state,
