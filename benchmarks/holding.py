@@ -102,7 +102,7 @@ class Reached:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="4 faces and four pairs instead of 64 and all")
+    parser.add_argument("--quick", action="store_true", help="2 faces and two pairs instead of 64 and all")
     parser.add_argument("--pairs", help="only these, by name, with commas")
     parser.add_argument("--n", type=int, help="how many faces")
     parser.add_argument("--keep", type=Path, metavar="FILE", help="JSON file of pairs measured so far, read and added to")
@@ -113,8 +113,8 @@ def main() -> None:
         parser.error(f"--jobs is 1 or more processes, got {asked.jobs}")
     if asked.n is not None and asked.n < 1:
         parser.error(f"--n is 1 or more faces, got {asked.n}")
-    count = asked.n or (4 if asked.quick else 64)
-    quick = ("background | face box", "face box | background", "high | low", "low | high")
+    count = asked.n or (2 if asked.quick else 64)
+    quick = ("background | face box", "high | low")
     names = [one.strip() for one in asked.pairs.split(",")] if asked.pairs else quick if asked.quick else [one.name for one in PAIRS]
     if missing := [name for name in names if name not in {one.name for one in PAIRS}]:
         parser.error(f"no pair {missing[0]!r}; there are {', '.join(one.name for one in PAIRS)}")
