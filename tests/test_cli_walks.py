@@ -122,6 +122,7 @@ def test_a_function_of_the_user_s_is_an_edit(steer, work):
         ("zoom --loss lpips", ['unknown loss "lpips"', "perceptual, squared"]),
         ("zoom --optimiser sgd", ['unknown optimiser "sgd"']),
         ("zoom --curved --optimiser eigenbasis", ["which adam fits"]),
+        ("zoom --precision half", ['"half"', "auto, bfloat16, float32"]),
         ("zoom --curved --joint", ["imitates one edit"]),
         ("zoom --curved --steps 0", ["--steps", "--help"]),
         ("zoom --lr 0", ["--lr is a finite rate above 0"]),

@@ -8,7 +8,7 @@ from toys import Brighten, LinearGenerator, layered_generator, linear_generator
 
 from steerable.edits import as_edit, measured_edit
 from steerable.fitting.walks import Task, fit_directions, relative_loss
-from steerable.protocols import Knob
+from steerable.protocols import Knob, LatentSpace
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +113,66 @@ def test_products_are_those_of_the_jacobian():
     assert torch.allclose(squared, (values @ matrix.T).square().sum(1), rtol=1e-4)
     assert torch.allclose(gradient, 2 * values @ matrix.T @ matrix, rtol=1e-3, atol=1e-3)
     assert torch.allclose(sketch.T @ sketch / 4000, matrix.T @ matrix, atol=0.1 * float((matrix.T @ matrix).norm()))
+
+
+@pytest.mark.parametrize("far", [0.0, 0.5])
+def test_the_answer_is_the_minimum_over_all_samples_where_the_matrix_is_the_same_everywhere(far):
+    """Noisy targets: Newton's step from the mean place is the weighted mean of all of them, wherever the gradients were taken."""
+    from steerable.fitting.descent import Eigenbasis
+
+    space = LatentSpace("w", (4,), "toy")
+    rng = torch.Generator().manual_seed(0)
+    descent = Eigenbasis(space, 1, lr=far, steps=400, like=torch.zeros(1))
+    targets = torch.randn(400, 4, generator=rng, dtype=torch.float64).float()
+    for target in targets:  # |M - target|^2, sketched by rows of 2 times the identity, whose outer products have the mean I
+        descent.step(torch.ones(4, 1), (2 * (descent.moves - target)).expand(4, 4), 2 * torch.eye(4), torch.ones(4))
+    weights = torch.arange(1, 401) / torch.arange(1, 401).sum()
+    assert torch.allclose(descent.answer[0], weights @ targets, atol=1e-4)
+    assert not far or (descent.moves[0] - weights @ targets).norm() > 0.02  # which the last place is not
+
+
+def test_layers_that_act_together_are_answered_by_the_mean():
+    """A Newton step of each alone would go as many times too far as there are of them."""
+    from steerable.fitting.descent import Eigenbasis
+
+    layers = tuple((f"layer{i}", i, i + 1) for i in range(3))
+    descent = Eigenbasis(LatentSpace("w+", (3, 2), "toy", layers=layers), 1, lr=0.5, steps=40, like=torch.zeros(1))
+    rng = torch.Generator().manual_seed(0)
+    for _ in range(40):
+        slope = 2 * (descent.moves.sum(1) - 3.0)  # |sum of the rows - 3|^2
+        descent.step(torch.ones(1, 1), slope[:, None].expand(1, 3, 2), torch.randn(1, 3, 2, generator=rng), torch.ones(1))
+    assert torch.equal(descent.answer, descent.mean)
+    assert torch.allclose(descent.answer.sum(1), torch.full((1, 2), 3.0), atol=0.2)
+
+
+def test_a_fit_in_bfloat16_goes_as_far_and_says_what_it_was():
+    from steerable import load_generator
+    from steerable.fitting.walks import rounded
+
+    faces = load_generator("faces64")
+    some = faces.sample(4, seed=0)
+    off = (rounded(faces, "bfloat16")(some) - faces(some)).abs()
+    assert off.dtype == torch.float32 and 0 < float(off.mean()) < 0.01
+    full, half = (fit_directions(faces, "brightness", n=128, calibration=0, precision=how).fit for how in ("float32", "bfloat16"))
+    assert (full["precision"], half["precision"]) == ("float32", "bfloat16")
+    assert half["held_out"]["brightness"]["mean"] == pytest.approx(full["held_out"]["brightness"]["mean"], rel=0.1)
+
+
+def test_a_generator_with_a_precision_of_its_own_is_asked_for_it():
+    from steerable.fitting.walks import rounded
+    from steerable.generators.module import generator_of
+    from steerable.generators.stylegan2 import StyleGAN2
+
+    tiny = generator_of(StyleGAN2([("z", [6, 6])], [8, 6]), name="tiny")
+    assert rounded(tiny, "bfloat16").options["precision"] == "bfloat16"
+    assert rounded(tiny, "float32") is tiny
+
+
+@pytest.mark.parametrize(("steps", "share"), [(1, 0.25), (16, 0.25), (32, 0.5), (64, 1.0), (1024, 0.5)])
+def test_the_rate_of_short_and_long_fits(steps, share):
+    from steerable.fitting.walks import settled
+
+    assert settled(steps) == pytest.approx(share)
 
 
 def test_a_walk_may_be_learned_by_how_pictures_look():

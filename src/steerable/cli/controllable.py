@@ -144,7 +144,7 @@ def controllable(
         float | None,
         typer.Option(metavar="NUMBER", help="Decay of the averaged generator, which is the result; the backbone's by default."),
     ] = None,
-    precision: training.Precision = "float32",
+    precision: options.Precision = "float32",
     save_every: training.SaveEvery = 250,
     log_every: training.LogEvery = 50,
     sample_every: training.SampleEvery = 500,

@@ -111,9 +111,10 @@ def walks(
         float | None,
         typer.Option(
             metavar="RATE",
-            help="Rate of the fit; by default 0.4 for eigenbasis, less below 64 steps, 0.1 for adam, 0.001 for curved walks.",
+            help="Rate of the fit; by default 0.8 for eigenbasis (--n 1024; else less), 0.1 for adam, 0.001 for curved walks.",
         ),
     ] = None,
+    precision: options.Precision = "float32",
     space: options.Space = None,
     label: options.OneClass = None,
     with_: options.With = None,
@@ -139,7 +140,7 @@ def walks(
     label = options.label_of(made, label)
     walked.visible(asked, made, reach)
     groups = walked.inside(groups, within, made, device)
-    how: dict[str, Any] = {"seed": seed, "n": n, "space": space, "loss": walked.loss(loss, device), "labels": label}
+    how: dict[str, Any] = {"seed": seed, "n": n, "space": space, "loss": walked.loss(loss, device), "labels": label, "precision": precision}
     how |= {"lr": lr} if lr is not None else {}
     how |= {"steps": steps} if curved else {"optimiser": optimiser or "eigenbasis"}
     control = _fitted(made, groups, out, curved=curved, joint=joint, how=how)

@@ -39,6 +39,9 @@ Cutoff = Annotated[int | None, typer.Option(metavar="LAYERS", min=0, help="Trunc
 Space = Annotated[
     str | None, typer.Option(metavar="NAME", help="Latent space to fit in: z, w, w+ or s; by default w where there is one, else z.")
 ]
+Precision = Annotated[
+    str, typer.Option(metavar="NAME", help="float32; bfloat16 for convolutions; auto: bfloat16 where the processor has it.")
+]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps; auto takes the fastest that is there.")]
 Psi = Annotated[float, typer.Option(metavar="NUMBER", min=0, max=2, help="Truncation towards the mean latent; 1 is off.")]
 Seeds = Annotated[str, typer.Option(metavar="SEEDS", help="Seeds as numbers and ranges: 0-35,40. One picture each.")]

@@ -14,9 +14,6 @@ RATE = "Step size of Adam for "
 Steps = Annotated[int, typer.Option(metavar="NUMBER", min=1, help="Steps in all; a finished training is prolonged by more.")]
 SaveEvery = Annotated[int, typer.Option(metavar="STEPS", min=1, help="Between checkpoints; a multiple of 50, or of --log-every.")]
 LogEvery = Annotated[int, typer.Option(metavar="STEPS", min=1, help="Between lines of the log.")]
-Precision = Annotated[
-    str, typer.Option(metavar="NAME", help="float32; bfloat16 for convolutions; auto: bfloat16 where the processor has it.")
-]
 SampleEvery = Annotated[int, typer.Option(metavar="STEPS", min=1, help="Between sample grids.")]
 
 
@@ -75,7 +72,7 @@ def steerable(
     edit_weight: Annotated[float, typer.Option(metavar="NUMBER", help="Weight of the walk's squared error in the joint loss.")] = 10.0,
     r1: Annotated[float, typer.Option(metavar="NUMBER", help="Weight of the gradient penalty on real pictures; 0 leaves it out.")] = 1.0,
     ema: Annotated[float, typer.Option(metavar="NUMBER", help="Decay of the averaged generator, which is the result.")] = 0.999,
-    precision: Precision = "float32",
+    precision: options.Precision = "float32",
     save_every: SaveEvery = 250,
     log_every: LogEvery = 50,
     sample_every: SampleEvery = 500,

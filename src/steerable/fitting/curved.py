@@ -21,7 +21,8 @@ from steerable.controls.walk import Step, Walk, rows_of
 from steerable.edits import narrowed
 from steerable.fitting.calibrate import calibrate
 from steerable.fitting.descent import products
-from steerable.fitting.walks import Diverged, Interrupted, Loss, Task, as_edits, check_numbers, loss_name, ranged, relative_loss
+from steerable.fitting.walks import Diverged, Interrupted, Loss, Task, as_edits, check_numbers, loss_name, ranged, relative_loss, rounded
+from steerable.generators import processor
 from steerable.protocols import Edit, Generator, LatentSpace, home
 
 WIDEST = 4096  # dimensions of a row: the networks of more would not fit into memory
@@ -39,6 +40,7 @@ def fit_walk(
     space: str | None = None,
     amounts: tuple[float, float] | None = None,
     loss: Loss = "l2",
+    precision: str = "float32",
     held_out: int = 32,
     calibration: int = 32,
     labels: int | None = None,
@@ -50,7 +52,7 @@ def fit_walk(
         n: latents, a fresh one for each sample.
         lr: Adam's, decaying to zero on a cosine.
         steps: to each end of the range.
-        space, amounts, loss, held_out, calibration, labels: as in ``fit_directions``.
+        space, amounts, loss, precision, held_out, calibration, labels: as in ``fit_directions``.
 
     Returns:
         A walk whose ``fit`` has the arguments, the training loss of the last tenth, and ``held_out`` as ``fit_directions`` has it.
@@ -72,7 +74,8 @@ def fit_walk(
     latents, unseen, last, where = everything[:n], everything[n : n + held_out], everything[n + held_out :], everything.space
     if rows_of(where)[1] > WIDEST:
         raise ValueError(f"a curved walk in {where} would need networks of {rows_of(where)[1]} dimensions: fit it in another space.")
-    task = Task(generator, edits, (knob,), loss)
+    precision = processor.chosen(precision, latents.values.device.type)
+    task = Task(rounded(generator, precision), edits, (knob,), loss)
     task.check(latents)
     rng = torch.Generator().manual_seed(seed)
     behind, ahead = (_at_rest(where, rng, latents.values) for _ in range(2))
@@ -117,6 +120,7 @@ def fit_walk(
         "steps": steps,
         "loss": loss_name(loss),
         "optimiser": "adam",
+        "precision": precision,
         "space": where.name,
         "label": labels,
         "range": [[knob.low, knob.high]],

@@ -12,7 +12,7 @@ Source: Jahanian, Chai & Isola, "On the 'steerability' of generative adversarial
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -26,14 +26,16 @@ from steerable.edits import check_visible, in_turn, masked_error, narrowed
 from steerable.edits import edit as named_edits
 from steerable.features.perceptual import Perceptual
 from steerable.fitting.calibrate import calibrate
-from steerable.fitting.descent import Descent, Residual, products
+from steerable.fitting.descent import WIDEST, Adam, Eigenbasis, Residual, blocks, products
+from steerable.generators import processor
+from steerable.generators.module import ModuleGenerator
 from steerable.progress import track
 from steerable.protocols import Amounts, Control, Edit, Generator, Images, Knob, Latents, Mask, home
 from steerable.sampling import in_batches
 
 FRACTIONS = (-1.0, -0.5, -0.25, 0.25, 0.5, 1.0)  # of the range's ends, where the held-out loss is measured
-RATES = {"eigenbasis": 0.4, "adam": 0.1}
-SETTLED = 64  # steps below which the first of them is lowered, by the root of their share: the eigenvectors are hardly known by then
+RATES = {"eigenbasis": 0.8, "adam": 0.1}
+SETTLED, LEAST = 64, 0.25  # steps that the rate of "eigenbasis" is meant for, and the smallest share of it for fewer
 Loss = str | Perceptual  # "l2", or a distance
 
 
@@ -65,6 +67,7 @@ def fit_directions(
     amounts: tuple[float, float] | None = None,
     loss: Loss = "l2",
     optimiser: Literal["eigenbasis", "adam"] = "eigenbasis",
+    precision: str = "float32",
     held_out: int = 32,
     calibration: int = 32,
     labels: int | None = None,
@@ -76,12 +79,14 @@ def fit_directions(
             amounts are drawn independently and their targets applied one after the other.
         n: latents, a fresh one for each sample.
         batch: latents a step.
-        lr: of the move at the far end of the range, in latent units; it falls to zero. By default 0.4, where there are fewer than
-            64 steps times the root of their share of those; for Adam 0.1.
+        lr: of the move at the far end of the range, in latent units; it falls to zero. By default 0.8 for 64 steps, see
+            ``settled``; for Adam 0.1.
         space: where the directions live; by default w where the generator has one, its first space otherwise.
         amounts: train on these instead of the knobs' own ranges, which the fitted knobs then have.
         loss: "l2", the masked squared error, or a ``Perceptual`` distance.
-        optimiser: "eigenbasis" (see ``descent``), or "adam", what the paper takes: it needs about ten times as many samples.
+        optimiser: "eigenbasis" (see ``descent``), or "adam", what the paper takes: it needs five to ten times as many samples.
+        precision: of the generator's convolutions during the fit: "float32", "bfloat16", which takes a third of the time where the
+            processor has tiles of it, or "auto": bfloat16 where it has instructions for it. The result is measured in float32.
         held_out: further latents, on which the relative loss is measured.
         calibration: still further ones, for the unit and the usable range: the amount is read back from the images
             (``edits.measured_edit``), so that one unit asked is one unit done on average. 0 keeps the unit of the training.
@@ -101,21 +106,23 @@ def fit_directions(
     check_numbers(n=n, batch=batch, lr=rate if lr is None else lr, held_out=held_out)
     steps = math.ceil(n / batch)
     if lr is None:
-        lr = rate * (math.sqrt(min(1.0, steps / SETTLED)) if optimiser == "eigenbasis" else 1.0)
+        lr = rate * (settled(steps) if optimiser == "eigenbasis" else 1.0)
     knobs = tuple(ranged(edit, amounts) for edit in edits)
     everything = generator.sample(n + held_out + calibration, seed=seed, space=space or home(generator), labels=labels)
     latents, unseen, last = everything[:n], everything[n : n + held_out], everything[n + held_out :]
-    task = Task(generator, edits, knobs, loss)
+    precision = processor.chosen(precision, latents.values.device.type)
+    task = Task(rounded(generator, precision), edits, knobs, loss)
     task.check(latents)
     scale = torch.tensor([max(abs(knob.low), abs(knob.high)) for knob in knobs]).to(latents.values)
-    descent = Descent(everything.space, len(knobs), lr=lr, steps=steps, rotated=optimiser == "eigenbasis", like=latents.values)
+    wide = latents.values[0].numel() // blocks(everything.space) > WIDEST
+    descent = (Adam if optimiser == "adam" or wide else Eigenbasis)(everything.space, len(knobs), lr=lr, steps=steps, like=latents.values)
 
     def control(moves: Tensor) -> Directions:
         return Directions(knobs, everything.space, moves / scale.view(-1, *[1] * len(everything.space.shape)))
 
     rng, signs = (torch.Generator().manual_seed(seed + offset) for offset in (0, 1))
     losses: list[float] = []
-    before = descent.answer
+    before = descent.mean
     try:
         for some, drawn, weights in task.samples(latents, batch, rng, far=descent.rotated):
             fractions = drawn / scale
@@ -125,7 +132,7 @@ def fit_directions(
             value = float((weights * squared).mean())
             if not math.isfinite(value):
                 raise Diverged(task.diverged(value, len(losses) * batch, lr), control(before) if losses else None)
-            before = descent.answer
+            before = descent.mean
             descent.step(fractions, gradient, sketch, weights)
             losses.append(value)
     except KeyboardInterrupt as stop:
@@ -142,6 +149,7 @@ def fit_directions(
         "lr": lr,
         "loss": loss_name(loss),
         "optimiser": optimiser,
+        "precision": precision,
         "space": everything.space.name,
         "label": labels,
         "range": [[knob.low, knob.high] for knob in knobs],
@@ -163,7 +171,7 @@ def fit_directions(
 class Task:
     """What a walk has to imitate: edits of a generator's images, over ranges, compared by a loss."""
 
-    generator: Generator
+    generator: Callable[[Latents], Images]
     edits: Sequence[Edit]
     knobs: Sequence[Knob]
     loss: Loss
@@ -212,6 +220,26 @@ class Task:
             f"the loss of {', '.join(k.name for k in self.knobs)} is {value} after {samples} samples: "
             f"lower lr (now {lr:g}), or look for NaN in the generator's images and the edit's targets."
         )
+
+
+def settled(steps: int) -> float:
+    """The share of the rate for so many steps: few are short, for the eigenvectors are hardly known; the longer a fit, the less noise it
+    may have left at its end."""
+    return max(LEAST, steps / SETTLED) if steps < SETTLED else (SETTLED / steps) ** 0.25
+
+
+def rounded(generator: Generator, precision: str) -> Callable[[Latents], Images]:
+    """Its images, with convolutions in "float32" as they are or in "bfloat16": by its own option where it has one, else by autocast."""
+    if precision == "float32":
+        return generator
+    if isinstance(generator, ModuleGenerator) and "precision" in generator.options:
+        return generator.configured(precision=precision)
+
+    def images(latents: Latents) -> Images:
+        with torch.autocast(latents.values.device.type, torch.bfloat16):
+            return generator(latents).to(latents.values.dtype)
+
+    return images
 
 
 def squared_residual(images: Images, targets: Images, mask: Mask) -> Float[Tensor, "n m"]:

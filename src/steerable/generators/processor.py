@@ -55,8 +55,3 @@ def chosen(precision: str, device: str) -> str:
             "this processor has no instructions for bfloat16 and takes many times as long with it: precision auto or float32 is faster."
         )
     return precision if precision != "auto" else "bfloat16" if native else "float32"
-
-
-def short_vectors() -> bool:
-    """Whether vectors of the CPU are shorter than 512 bits. Multiplications then cost twice as much beside memory."""
-    return "AVX512" not in torch.backends.cpu.get_cpu_capability()

@@ -15,11 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from steerable.generators import processor
-
 POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)  # and infinity
-WIDE = 128 if processor.short_vectors() else 256  # channels from which it is faster than the convolution
-CHUNK = 2**15 if processor.short_vectors() else 2**18  # tiles x channels worked on at once: their 36 values stay in the cache
+WIDE = 128  # channels from which it is faster than the convolution
+CHUNK = 2**15  # tiles x channels worked on at once: their 36 values stay in the cache
 
 
 def evaluated(kernels: Tensor) -> Tensor:
@@ -34,17 +32,17 @@ def convolved(x: Tensor, values: Tensor) -> Tensor:
     n, wide, height, width = x.shape
     across = width // 4
     padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))  # (n, 4 h + 2, 4 w + 2, wide)
-    tiles = padded.unfold(1, 6, 4).unfold(2, 6, 4).permute(0, 1, 4, 5, 2, 3)  # (n, down, 6, 6, across, wide)
+    tiles = padded.unfold(1, 6, 4).unfold(2, 6, 4).permute(0, 4, 5, 1, 2, 3)  # (n, 6, 6, down, across, wide)
     inputs, output = INPUT.to(x), OUTPUT.to(x)
     rows = max(1, CHUNK // (across * wide))
-    images = []
-    for image in tiles:
-        for some in image.split(rows):
-            points = inputs @ some.permute(1, 2, 0, 3, 4).reshape(36, -1)
+    made = x.new_empty(n, height // 4, 4, across, 4, values.shape[2])
+    for image, place in zip(tiles, made, strict=True):
+        for first in range(0, height // 4, rows):
+            points = inputs @ image[:, :, first : first + rows].reshape(36, -1)
             products = torch.bmm(points.view(36, -1, wide), values)
-            made = (output @ products.view(36, -1)).view(4, 4, len(some), across, -1)
-            images.append(made.permute(2, 0, 3, 1, 4).reshape(len(some) * 4, width, -1))
-    return torch.cat(images).view(n, height, width, -1).permute(0, 3, 1, 2)
+            some = (output @ products.view(36, -1)).view(4, 4, -1, across, values.shape[2])
+            place[first : first + rows] = some.permute(2, 0, 3, 1, 4)
+    return made.view(n, height, width, -1).permute(0, 3, 1, 2)
 
 
 def _transforms() -> tuple[Tensor, Tensor, Tensor]:
