@@ -168,11 +168,10 @@ def test_a_generator_with_a_precision_of_its_own_is_asked_for_it():
     assert rounded(tiny, "float32") is tiny
 
 
-@pytest.mark.parametrize(("steps", "share"), [(1, 0.25), (16, 0.25), (32, 0.5), (64, 1.0), (1024, 0.5)])
-def test_the_rate_of_short_and_long_fits(steps, share):
-    from steerable.fitting.walks import settled
-
-    assert settled(steps) == pytest.approx(share)
+@pytest.mark.parametrize(("n", "rate"), [(16, 0.2), (512, 0.4), (1024, 0.8), (2048, 0.8)])
+def test_short_fits_take_shorter_steps(n, rate):
+    brightening = linear_generator(2, (3, 2, 2))
+    assert fit_directions(brightening, Brighten(), n=n, held_out=1, calibration=0).fit["lr"] == pytest.approx(rate)
 
 
 def test_a_walk_may_be_learned_by_how_pictures_look():

@@ -111,7 +111,7 @@ def walks(
         float | None,
         typer.Option(
             metavar="RATE",
-            help="Rate of the fit; by default 0.8 for eigenbasis (--n 1024; else less), 0.1 for adam, 0.001 for curved walks.",
+            help="Rate of the fit; by default 0.8 for eigenbasis, less below --n 1024, 0.1 for adam, 0.001 for curved walks.",
         ),
     ] = None,
     precision: options.Precision = "float32",

@@ -35,7 +35,7 @@ from steerable.sampling import in_batches
 
 FRACTIONS = (-1.0, -0.5, -0.25, 0.25, 0.5, 1.0)  # of the range's ends, where the held-out loss is measured
 RATES = {"eigenbasis": 0.8, "adam": 0.1}
-SETTLED, LEAST = 64, 0.25  # steps that the rate of "eigenbasis" is meant for, and the smallest share of it for fewer
+SETTLED, LEAST = 64, 0.25  # steps below which the first of them is lowered in proportion, to this share: eigenvectors are hardly known
 Loss = str | Perceptual  # "l2", or a distance
 
 
@@ -79,8 +79,8 @@ def fit_directions(
             amounts are drawn independently and their targets applied one after the other.
         n: latents, a fresh one for each sample.
         batch: latents a step.
-        lr: of the move at the far end of the range, in latent units; it falls to zero. By default 0.8 for 64 steps, see
-            ``settled``; for Adam 0.1.
+        lr: of the move at the far end of the range, in latent units; it falls to zero. By default 0.8, below 64
+            steps in proportion, but 0.2 at least; for Adam 0.1.
         space: where the directions live; by default w where the generator has one, its first space otherwise.
         amounts: train on these instead of the knobs' own ranges, which the fitted knobs then have.
         loss: "l2", the masked squared error, or a ``Perceptual`` distance.
@@ -106,7 +106,7 @@ def fit_directions(
     check_numbers(n=n, batch=batch, lr=rate if lr is None else lr, held_out=held_out)
     steps = math.ceil(n / batch)
     if lr is None:
-        lr = rate * (settled(steps) if optimiser == "eigenbasis" else 1.0)
+        lr = rate * (min(1.0, max(LEAST, steps / SETTLED)) if optimiser == "eigenbasis" else 1.0)
     knobs = tuple(ranged(edit, amounts) for edit in edits)
     everything = generator.sample(n + held_out + calibration, seed=seed, space=space or home(generator), labels=labels)
     latents, unseen, last = everything[:n], everything[n : n + held_out], everything[n + held_out :]
@@ -220,12 +220,6 @@ class Task:
             f"the loss of {', '.join(k.name for k in self.knobs)} is {value} after {samples} samples: "
             f"lower lr (now {lr:g}), or look for NaN in the generator's images and the edit's targets."
         )
-
-
-def settled(steps: int) -> float:
-    """The share of the rate for so many steps: few are short, for the eigenvectors are hardly known; the longer a fit, the less noise it
-    may have left at its end."""
-    return max(LEAST, steps / SETTLED) if steps < SETTLED else (SETTLED / steps) ** 0.25
 
 
 def rounded(generator: Generator, precision: str) -> Callable[[Latents], Images]:
