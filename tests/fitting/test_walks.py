@@ -174,6 +174,11 @@ def test_short_fits_take_shorter_steps(n, rate):
     assert fit_directions(brightening, Brighten(), n=n, held_out=1, calibration=0).fit["lr"] == pytest.approx(rate)
 
 
+def test_a_space_too_wide_to_rotate_is_fitted_by_adam_at_adams_rate():
+    fit = fit_directions(linear_generator(1100, (3, 2, 2)), Brighten(), n=32, held_out=1, calibration=0).fit
+    assert (fit["optimiser"], fit["lr"]) == ("adam", 0.1)
+
+
 def test_a_walk_may_be_learned_by_how_pictures_look():
     from steerable import load_backbone
     from steerable.features.perceptual import Perceptual

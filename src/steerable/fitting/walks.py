@@ -85,6 +85,7 @@ def fit_directions(
         amounts: train on these instead of the knobs' own ranges, which the fitted knobs then have.
         loss: "l2", the masked squared error, or a ``Perceptual`` distance.
         optimiser: "eigenbasis" (see ``descent``), or "adam", what the paper takes: it needs five to ten times as many samples.
+            A space with more than 1,024 dimensions and no layers (s) is fitted by Adam.
         precision: of the generator's convolutions during the fit: "float32", "bfloat16", which takes a third of the time where the
             processor has tiles of it, or "auto": bfloat16 where it has instructions for it. The result is measured in float32.
         held_out: further latents, on which the relative loss is measured.
@@ -102,20 +103,21 @@ def fit_directions(
         Interrupted: Ctrl-C; ``.last`` is the control so far.
     """
     edits = as_edits(edits)
-    rate = RATES[checks.known(optimiser, RATES, "optimiser")]
-    check_numbers(n=n, batch=batch, lr=rate if lr is None else lr, held_out=held_out)
+    checks.known(optimiser, RATES, "optimiser")
+    check_numbers(n=n, batch=batch, lr=RATES[optimiser] if lr is None else lr, held_out=held_out)
     steps = math.ceil(n / batch)
-    if lr is None:
-        lr = rate * (min(1.0, max(LEAST, steps / SETTLED)) if optimiser == "eigenbasis" else 1.0)
     knobs = tuple(ranged(edit, amounts) for edit in edits)
     everything = generator.sample(n + held_out + calibration, seed=seed, space=space or home(generator), labels=labels)
+    if math.prod(everything.space.shape) // blocks(everything.space) > WIDEST:
+        optimiser = "adam"
+    if lr is None:
+        lr = RATES[optimiser] * (min(1.0, max(LEAST, steps / SETTLED)) if optimiser == "eigenbasis" else 1.0)
     latents, unseen, last = everything[:n], everything[n : n + held_out], everything[n + held_out :]
     precision = processor.chosen(precision, latents.values.device.type)
     task = Task(rounded(generator, precision), edits, knobs, loss)
     task.check(latents)
     scale = torch.tensor([max(abs(knob.low), abs(knob.high)) for knob in knobs]).to(latents.values)
-    wide = latents.values[0].numel() // blocks(everything.space) > WIDEST
-    descent = (Adam if optimiser == "adam" or wide else Eigenbasis)(everything.space, len(knobs), lr=lr, steps=steps, like=latents.values)
+    descent = {"adam": Adam, "eigenbasis": Eigenbasis}[optimiser](everything.space, len(knobs), lr=lr, steps=steps, like=latents.values)
 
     def control(moves: Tensor) -> Directions:
         return Directions(knobs, everything.space, moves / scale.view(-1, *[1] * len(everything.space.shape)))
