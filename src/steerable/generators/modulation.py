@@ -6,7 +6,7 @@ convolution. Whichever of the two is smaller is scaled.
 
 What makes it faster than the published form on a CPU, most first: no grouped convolutions (one image at a time where
 each has kernels of its own, all at once where they share them; three times at a batch of 8); Winograd's algorithm for
-wide layers (see ``winograd``; 15 % of an image at 256 px, more where vectors are short); activations and kernels kept in
+wide layers (see ``winograd``; 14 % of an image at 256 px); activations and kernels kept in
 channels-last order, so that nothing is copied (the largest doubling convolution and its blur then take a third of the
 time); bias, noise and activation in place, their gains folded. Where bfloat16 is asked for and the processor multiplies
 tiles of it (AMX), a doubling and its blur are one convolution (10 % of an image at 256 px), and wide layers leave
